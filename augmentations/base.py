@@ -1,0 +1,42 @@
+"""The interface of an augmentation. The base class is the standard one."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Mixed(NamedTuple):
+    """Images made of K rows of a batch each, and what they are made of."""
+
+    images: Tensor  # [b, channels, height, width] float32
+    sources: Tensor  # [K, b] int64 rows of the batch that image j is made of
+    shares: list[float]  # K weights that sum to one, the same for every image
+
+    def owners(self) -> Tensor:
+        """Rows [b] of the sources with the largest share, to which each image belongs."""
+        return self.sources[self.shares.index(max(self.shares))]
+
+
+class Augmentation:
+    """`standard`: random crop and flip alone; override what differs.
+
+    Randomness comes from the NumPy generators given, on the host: a few numbers per image, so
+    that a device has the same draws as a CPU and is never waited for.
+
+    Options are the keyword arguments of the constructor, as for a method.
+    """
+
+    #: Batches that `transform` is given at once where the draws are known that far ahead.
+    ahead = 1
+
+    def transform(self, images: Tensor, rng: np.random.Generator) -> Tensor:
+        """Change uint8 images [n, c, h, w], each in its own way, before the crop and flip."""
+        return images
+
+    def mix(self, images: Tensor, rng: np.random.Generator) -> Mixed:
+        """Mix float32 images [b, c, h, w] of one batch, after the crop and flip."""
+        return Mixed(images, torch.arange(len(images), device=images.device)[None], [1.0])

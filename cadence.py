@@ -1,0 +1,33 @@
+"""How often a checkpoint is due: every so many epochs, steps or minutes."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import time
+
+
+class Cadence:
+    """Parsed from the command line's text: `2` (epochs), `500steps` or `10minutes`."""
+
+    def __init__(self, text: str):
+        match = re.fullmatch(r"([1-9]\d*) *(epoch|step|minute)?s?", text.strip())
+        if not match:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not a number of epochs, such as 2, nor like 500steps or 10minutes"
+            )
+        self.text, self.count, self.unit = text, int(match[1]), match[2] or "epoch"
+        self.last = time.monotonic()
+
+    def due(self, step: int, steps_per_epoch: int) -> bool:
+        """Whether to write a checkpoint after `step` optimizer steps."""
+        if self.unit == "minute":
+            if time.monotonic() - self.last < 60 * self.count:
+                return False
+            self.last = time.monotonic()
+            return True
+        every = self.count * (steps_per_epoch if self.unit == "epoch" else 1)
+        return step % every == 0
+
+    def __str__(self) -> str:
+        return self.text

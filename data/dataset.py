@@ -1,0 +1,67 @@
+"""What every data set gives to a run, and the ways of splitting one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from errors import UsageError
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A classification data set in memory (or memory-mapped), and the facts that go with it."""
+
+    train_images: np.ndarray  # uint8 [N, channels, height, width]
+    train_labels: np.ndarray  # int64 [N]
+    test_images: np.ndarray  # uint8 [M, channels, height, width]
+    test_labels: np.ndarray  # int64 [M]
+    classes: tuple[str, ...]  # name of each label
+    mean: tuple[float, ...]  # per channel, of values in [0, 1]
+    deviation: tuple[float, ...]  # per channel, of values in [0, 1]
+    flip: float = 0.5  # probability of mirroring an image in training
+    padding: int = 4  # pixels around an image before its random crop
+
+
+def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation per channel of uint8 images [n, c, h, w], as values in [0, 1]."""
+    values = np.arange(256) / 255
+    means, deviations = [], []
+    for channel in range(images.shape[1]):
+        counts = np.bincount(images[:, channel].reshape(-1), minlength=256)
+        mean = np.average(values, weights=counts)
+        means.append(float(mean))
+        deviation = np.sqrt(np.average((values - mean) ** 2, weights=counts))
+        deviations.append(float(max(deviation, 1 / 255)))  # a constant channel has none
+    return tuple(means), tuple(deviations)
+
+
+def stratified(labels: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """`count` random positions of `labels` [n], as equal in number over classes as can be."""
+    order = rng.permutation(len(labels))
+    rank = np.empty(len(labels), dtype=np.int64)  # of each image within its class
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        rank[members] = np.arange(len(members))
+    # A stable sort by rank takes one of each class, then a second of each, and so on.
+    return order[np.argsort(rank[order], kind="stable")][:count]
+
+
+def hold_out(dataset: Dataset, count: int, seed: int) -> Dataset:
+    """Evaluate on a class-balanced part of the training set, taken out of it, not on test."""
+    n = len(dataset.train_labels)
+    if not 0 < count < n:
+        raise UsageError(
+            f"--validation {count}: the training set has {n} images; hold out fewer of them, "
+            f"for example --validation {max(1, n // 10)}"
+        )
+    held = np.zeros(n, dtype=bool)
+    held[stratified(dataset.train_labels, count, np.random.default_rng(seed))] = True
+    return replace(
+        dataset,
+        train_images=dataset.train_images[~held],
+        train_labels=dataset.train_labels[~held],
+        test_images=dataset.train_images[held],
+        test_labels=dataset.train_labels[held],
+    )

@@ -1,0 +1,49 @@
+"""torchvision's data sets: downloaded on first use, then taken as they lie on disk."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from errors import UsageError
+
+from .cache import locked
+
+
+def fetch(root: Path, name: str, files: list[str], download: Callable[[], object]) -> list[Path]:
+    """The paths of `files` in `root`, after downloading the data set if one is missing."""
+    paths = [root / file for file in files]
+    missing = [path for path in paths if not path.is_file()]
+    if not missing:
+        return paths
+    try:
+        with locked(root, name):
+            if not all(path.is_file() for path in paths):
+                print(f"downloading {name} to {root}", file=sys.stderr)
+                download_quietly(download)
+    except Exception as error:  # of many kinds: network, server, checksum, disk
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UsageError(
+            f"--data-dir {root}: {missing[0].relative_to(root)} is not there and the download of "
+            f"{name} failed ({reason}); put the data set's files there: {', '.join(files)}"
+        ) from error
+    return paths
+
+
+def download_quietly(download: Callable[[], object]) -> None:
+    """Run a torchvision download, which sets no time limit of its own."""
+    limit = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(30)
+    try:
+        download()
+    finally:
+        socket.setdefaulttimeout(limit)
+
+
+def unreadable(path: Path, kind: str, error: Exception) -> UsageError:
+    return UsageError(
+        f"{path}: not a readable {kind} file ({type(error).__name__}: {str(error)[:80]}); "
+        "delete it and run again to download it anew"
+    )

@@ -1,0 +1,49 @@
+"""Fashion-MNIST (Xiao et al. 2017): 60,000 + 10,000 grey images of 28x28."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from .cache import Arrays, cached
+from .dataset import Dataset
+from .downloads import fetch, unreadable
+
+RAW = "FashionMNIST/raw/"
+PARTS = {"train": "train", "test": "t10k"}
+
+
+def load(root: Path, **_) -> Dataset:
+    from torchvision.datasets import FashionMNIST
+
+    kinds = ("images-idx3-ubyte", "labels-idx1-ubyte")
+    files = [f"{RAW}{prefix}-{kind}" for prefix in PARTS.values() for kind in kinds]
+    paths = fetch(root, "fashion-mnist", files, lambda: FashionMNIST(root, download=True))
+
+    def decode() -> Arrays:
+        train_images, train_labels, test_images, test_labels = map(read, paths)
+        return dict(
+            train_images=train_images[:, None],
+            train_labels=train_labels,
+            test_images=test_images[:, None],
+            test_labels=test_labels,
+        )
+
+    return Dataset(
+        **cached(root, "fashion-mnist", paths, decode),
+        classes=tuple(FashionMNIST.classes),
+        mean=(0.2860,),
+        deviation=(0.3530,),
+    )
+
+
+def read(path: Path) -> np.ndarray:
+    from torchvision.datasets.mnist import read_image_file, read_label_file
+
+    try:
+        if "images" in path.name:
+            return read_image_file(str(path)).numpy()
+        return read_label_file(str(path)).numpy()
+    except Exception as error:  # torchvision asserts, indexes and reshapes
+        raise unreadable(path, "Fashion-MNIST", error) from error

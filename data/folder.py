@@ -1,0 +1,72 @@
+"""Any data set laid out as train/CLASS/IMAGE and test/CLASS/IMAGE (or val/CLASS/IMAGE)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from errors import UsageError
+
+from .cache import cached
+from .dataset import Dataset, channel_statistics
+from .image_files import decode_images
+
+
+def load(root: Path, *, image_size: int | None, **_) -> Dataset:
+    """Classes are the folders' names, in order; all images must have one size or be resized."""
+    evaluated = "test" if (root / "test").is_dir() else "val"
+    for part in ("train", evaluated):
+        if not (root / part).is_dir():
+            raise UsageError(
+                f"--data-dir {root}: no folder {part}/ there; it must hold train/ and test/ "
+                "(or val/), each with one folder of images per class"
+            )
+    classes = class_names(root / "train")
+    strangers = sorted(set(class_names(root / evaluated)) ^ set(classes))
+    if strangers:
+        where, other = ("train", evaluated) if strangers[0] in classes else (evaluated, "train")
+        raise UsageError(
+            f"{root / where / strangers[0]}: this class is not in {other}/; "
+            "add its images there or remove the folder"
+        )
+    parts = {part: list_images(root / part, classes) for part in ("train", evaluated)}
+    files = [file for paths, _ in parts.values() for file in paths]
+    arrays = cached(
+        root, f"folder-{image_size}", files, lambda: {"images": decode_images(files, image_size)}
+    )
+    train_images, test_images = np.split(arrays["images"], [len(parts["train"][0])])
+    mean, deviation = channel_statistics(train_images)
+    return Dataset(
+        train_images=train_images,
+        train_labels=parts["train"][1],
+        test_images=test_images,
+        test_labels=parts[evaluated][1],
+        classes=tuple(classes),
+        mean=mean,
+        deviation=deviation,
+    )
+
+
+def class_names(folder: Path) -> list[str]:
+    names = sorted(path.name for path in folder.iterdir() if visible(path) and path.is_dir())
+    if not names:
+        raise UsageError(f"{folder}: no class folders in it; make one folder of images per class")
+    return names
+
+
+def list_images(folder: Path, classes: list[str]) -> tuple[list[Path], np.ndarray]:
+    paths, labels = [], []
+    for label, name in enumerate(classes):
+        mine = sorted(
+            path for path in (folder / name).rglob("*") if visible(path) and path.is_file()
+        )
+        if not mine:
+            raise UsageError(f"{folder / name}: no images in this class; add some or remove it")
+        paths += mine
+        labels += [label] * len(mine)
+    return paths, np.array(labels, dtype=np.int64)
+
+
+def visible(path: Path) -> bool:
+    return not path.name.startswith(".")

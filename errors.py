@@ -1,0 +1,27 @@
+"""The ways in which a run ends early, each with its exit status."""
+
+
+class RunError(Exception):
+    """A run that cannot go on. Its message is one line that names the cause and the remedy."""
+
+    exit_status = 1
+
+
+class UsageError(RunError):
+    """A flag or file that the user has to change."""
+
+    exit_status = 2
+
+
+class Diverged(RunError):
+    """A loss that became NaN or infinite."""
+
+    exit_status = 3
+
+
+class Interrupted(RunError):
+    """A run told to stop by a signal, after it has written a checkpoint."""
+
+    def __init__(self, message: str, signal_number: int):
+        super().__init__(message)
+        self.exit_status = 128 + signal_number

@@ -1,0 +1,94 @@
+"""The interface of a method. The base class is the baseline: plain SGD."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .batch import Batch
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a method may know of the run that it serves."""
+
+    num_images: int  # N, size of the training set
+    num_classes: int  # C
+    batch_size: int  # B, images per optimizer step
+    budget: float  # b in (0, 1], share of a full pass spent per epoch
+    subset_size: int  # floor(b * N), images that one budgeted epoch may draw
+    steps_per_epoch: int  # S = floor(subset_size / B)
+    epochs: int  # E budgeted epochs; the run makes E * S steps
+    device: torch.device = torch.device("cpu")  # where state and draws live
+    seed: int = 0
+
+
+class Method(nn.Module):
+    """Where to spend the budget. This base is plain SGD; override only what differs.
+
+    The loop asks four questions, in this order, and owns everything else (budget, learning
+    rate, augmentation, devices, logging, checkpoints):
+
+        draw      which images come next?            whenever the last block is used up
+        choose    which of these are worth a step?   once per candidate batch
+        reweigh   how much does each loss count?     once per step, after its forward pass
+        observe   what did the step show?            once per step, after its update
+
+    State with one entry per image goes in buffers on the task's device, full size from the
+    start, so that `state_dict()` is a complete checkpoint. All randomness comes from
+    `self.rng`. Nothing here may copy to the host or wait for the device.
+
+    A method's options are the keyword arguments of its constructor, each annotated as
+    `Annotated[type, dict(help=..., low=..., high=...)]`: the command line is made from them.
+    """
+
+    def __init__(self, task: Task):
+        super().__init__()
+        self.task = task
+        self.rng = torch.Generator(task.device).manual_seed(task.seed)
+        self.images_scored = 0  # images forwarded only to choose among them
+
+    def draw(self, step: int) -> Tensor:
+        """Indices of the next candidate batches, in order: int64 [k, b], any k >= 1.
+
+        `step` counts the optimizer steps made so far. The k batches must not depend on what
+        the first of them will teach. Here: one full pass in a fresh order.
+        """
+        return self.in_batches(self.permutation(self.task.num_images))
+
+    def choose(self, batch: Batch, model: nn.Module) -> Batch | None:
+        """The batch to step on (exactly B rows), or None to be handed more candidates."""
+        return batch
+
+    def reweigh(self, batch: Batch, losses: Tensor) -> Tensor | None:
+        """A weight [B] for each of the losses [B], constant in the gradient; None means one."""
+        return None
+
+    def observe(self, batch: Batch, logits: Tensor, losses: Tensor) -> None:
+        """Learn from the step just made: its batch, logits [B, C] and losses [B]."""
+
+    @torch.no_grad()
+    def score(self, batch: Batch, model: nn.Module) -> Tensor:
+        """Logits [b, C] of candidates in eval mode, without gradient; counted as scored."""
+        self.images_scored += len(batch)
+        model.eval()
+        logits = model(batch.images)
+        model.train()
+        return logits
+
+    def permutation(self, n: int) -> Tensor:
+        return torch.randperm(n, generator=self.rng, device=self.task.device)
+
+    def in_batches(self, index: Tensor) -> Tensor:
+        """Cut indices [n] in whole batches [n // B, B]; the ragged end is dropped."""
+        size = self.task.batch_size
+        return index[: len(index) // size * size].view(-1, size)
+
+    def get_extra_state(self) -> dict:
+        return {"rng": self.rng.get_state(), "images_scored": self.images_scored}
+
+    def set_extra_state(self, state: dict) -> None:
+        self.rng.set_state(state["rng"].cpu())
+        self.images_scored = state["images_scored"]

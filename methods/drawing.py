@@ -1,0 +1,28 @@
+"""Drawing without replacement, exactly, in one vectorised pass."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def draw_without_replacement(weights: Tensor, k: int, rng: torch.Generator) -> Tensor:
+    """Draw k of N distinct indices, each draw proportional to the weights not yet drawn.
+
+    This is successive sampling, the law of `numpy.random.Generator.choice(replace=False, p=...)`
+    (Efraimidis & Spirakis 2006): give each image an exponential arrival time of rate `weights`
+    and take the k earliest. Times are compared as logarithms so that no weight under- or
+    overflows. Images of weight zero come after all others, in uniform order.
+
+    Args:
+        weights: [N] non-negative floats, not necessarily normalised.
+        k: how many to draw, at most N.
+        rng: generator on the device of `weights`.
+
+    Returns:
+        [k] int64 indices in no particular order: shuffle them where order matters.
+    """
+    tiny = torch.finfo(weights.dtype).tiny
+    arrival = torch.empty_like(weights).exponential_(generator=rng)
+    log_arrival = arrival.clamp_(min=tiny).log_().sub_(weights.clamp(min=tiny).log_())
+    return log_arrival.topk(k, largest=False, sorted=False).indices

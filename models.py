@@ -1,0 +1,117 @@
+"""Networks for small images."""
+
+from __future__ import annotations
+
+import difflib
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from errors import UsageError
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions beside a shortcut (He et al. 2016, Figure 2)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outputs)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = F.relu(self.norm1(self.conv1(x)), inplace=True)
+        return F.relu(self.norm2(self.conv2(hidden)).add_(self.shortcut(x)), inplace=True)
+
+
+class ResNet(nn.Module):
+    """A residual network in the form for 32x32 images: 3x3 stem of stride 1, no max-pool.
+
+    Args:
+        depths: blocks in each stage; the first keeps the resolution, the others halve it.
+        width: channels of the first stage; each stage doubles them.
+        channels: of the input images.
+        classes: number of logits.
+    """
+
+    def __init__(self, depths: tuple[int, ...], width: int, channels: int, classes: int):
+        super().__init__()
+        self.stem = nn.Conv2d(channels, width, 3, 1, 1, bias=False)
+        self.norm = nn.BatchNorm2d(width)
+        blocks, inputs = [], width
+        for stage, depth in enumerate(depths):
+            for number in range(depth):
+                stride = 2 if stage > 0 and number == 0 else 1
+                blocks.append(Block(inputs, width * 2**stage, stride))
+                inputs = width * 2**stage
+        self.blocks = nn.Sequential(*blocks)
+        self.classifier = nn.Linear(inputs, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.blocks(F.relu(self.norm(self.stem(x)), inplace=True))
+        return self.classifier(x.mean((2, 3)))
+
+
+#: Blocks per stage and base width. ResNet-18 of width 64 is the study's (Arazo et al. 2021).
+RESNETS = {
+    "resnet18": ((2, 2, 2, 2), 64),
+    "resnet18-w16": ((2, 2, 2, 2), 16),
+    "resnet10-w16": ((1, 1, 1, 1), 16),
+}
+
+
+def create_model(name: str, channels: int, classes: int, side: int) -> nn.Module:
+    """A network by name: one of RESNETS, or any of timm's.
+
+    Args:
+        name: of the network.
+        channels: of the images: 1 (grey) or 3.
+        classes: number of logits.
+        side: height and width of the images in pixels.
+
+    Raises:
+        UsageError: for a name that neither knows, or a network that cannot take such images.
+    """
+    if name in RESNETS:
+        depths, width = RESNETS[name]
+        return ResNet(depths, width, channels, classes)
+    import timm
+
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name, [*RESNETS, *timm.list_models()], 1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        raise UsageError(f"--model {name}: neither one of {', '.join(RESNETS)} nor in timm{meant}")
+    options = dict(in_chans=channels, num_classes=classes)
+    try:
+        try:
+            model = timm.create_model(name, img_size=side, **options)
+        except TypeError:  # convolutional networks take no image size
+            model = timm.create_model(name, **options)
+        model = with_small_stem(model)
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, channels, side, side))
+    except (RuntimeError, ValueError, AssertionError, TypeError) as error:
+        raise UsageError(
+            f"--model {name}: does not take {side}x{side} images ({str(error).splitlines()[0]}); "
+            f"use another, such as {next(iter(RESNETS))}"
+        ) from error
+    return model.train()
+
+
+def with_small_stem(model: nn.Module) -> nn.Module:
+    """Give one of timm's ResNets a 3x3 stem of stride 1 and no max-pool; leave others alone."""
+    from timm.models.resnet import ResNet as TimmResNet
+
+    if isinstance(model, TimmResNet) and isinstance(model.conv1, nn.Conv2d):
+        old = model.conv1
+        model.conv1 = nn.Conv2d(old.in_channels, old.out_channels, 3, 1, 1, bias=False)
+        nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+        model.maxpool = nn.Identity()
+    return model

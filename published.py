@@ -1,0 +1,70 @@
+"""The published study's own command lines (Arazo et al. 2021), taken unchanged."""
+
+from __future__ import annotations
+
+import argparse
+
+from flags import Parser, number
+
+#: Names that the published study's train.py gives to the same flags.
+FLAGS = {
+    "--epoch": "--epochs",
+    "--wd": "--weight-decay",
+    "--M": "--milestones",
+    "--gamma-scheduler": "--gamma",
+    "--scheduler-type": "--schedule",
+    "--seed-initialization": "--seed",
+    "--seed-dataset": "--data-seed",
+    "--train-root": "--data-dir",
+    "--randaugm-N": "--randaugment-n",
+    "--randaugm-M": "--randaugment-m",
+    "--c-sgd-warmup": "--warmup-epochs",
+    "--SB-sensitivity": "--sb-beta",
+    "--SB-strategy": "--sb-strategy",
+    "--SB-init": "--sb-init",
+}
+#: Flags of the published train.py that have no counterpart here: accepted, and said to do nothing.
+WITHOUT_EFFECT = {
+    "--cuda-dev": "choose the device with --device",
+    "--num-workers": "images live in memory, so there are no loader processes",
+    "--pre-load": "images are always loaded whole",
+    "--download": "missing data sets are always downloaded",
+    "--test-batch-size": "the evaluation's batch size does not change its result",
+    "--sb-strategy": "there is one selective-backprop",
+    "--sb-init": "everything is kept until 1,024 losses are known",
+}
+METHODS = {"selective_backpropagation": "selective-backprop"}
+
+
+def add_flags(parser: Parser) -> None:
+    """Accept, without listing them, the published flags that are not renamed ones of ours."""
+    for flag in (*WITHOUT_EFFECT, "--validation-exp", "--val-samples"):
+        parser.add_argument(flag, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+
+
+def canonical(word: str) -> str:
+    """A word of the command line with a published flag replaced by ours."""
+    if not word.startswith("--"):
+        return word
+    flag, equals, value = word.partition("=")
+    flag = flag.replace("_", "-")
+    return FLAGS.get(flag, flag) + equals + value
+
+
+def drop_without_effect(settings: argparse.Namespace) -> list[str]:
+    """Remove flags that do nothing here; a note on each."""
+    notes = []
+    for flag, reason in WITHOUT_EFFECT.items():
+        name = flag[2:].replace("-", "_")
+        if hasattr(settings, name):
+            delattr(settings, name)
+            notes.append(f"{flag} has no effect: {reason}")
+    return notes
+
+
+def take_validation(settings: argparse.Namespace) -> None:
+    """The study writes `--validation_exp True --val_samples N` for our `--validation N`."""
+    given = vars(settings)
+    wanted, count = given.pop("validation_exp", "False"), given.pop("val_samples", "5000")
+    if wanted == "True":
+        settings.validation = number(int, low=1)(count)

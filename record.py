@@ -1,0 +1,135 @@
+"""The folder that a run leaves: config.json, curve.csv, model.pt, its status and its lock."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import json
+import os
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+
+from errors import UsageError
+
+COLUMNS = (
+    "epoch",
+    "step",
+    "lr",
+    "train_loss",
+    "train_accuracy",
+    "test_loss",
+    "test_accuracy",
+    "images_scored",
+    "images_trained",
+    "count_entropy",
+    "select_seconds",
+    "data_seconds",
+    "train_seconds",
+    "eval_seconds",
+)
+ENDED = ("finished", "diverged")  # runs that starting again does not continue
+LOCK_WAIT = 2.0  # seconds to wait for a dying process to let go of its folder
+
+
+class RunFolder:
+    """One run's folder in the results folder, held by one process at a time.
+
+    `status` is one of running, finished, interrupted, diverged, failed. The lock is the kernel's
+    (flock on `run.lock`), so a process that dies, however it dies, leaves none behind; the file's
+    text only says who holds it.
+    """
+
+    def __init__(self, results_dir: Path, name: str):
+        self.path = results_dir / name
+        if results_dir.resolve() not in self.path.resolve().parents:
+            raise UsageError(
+                f"--experiment-name {name}: leaves the results folder; give a plain name"
+            )
+        self.lock: io.TextIOWrapper | None = None
+
+    def status(self) -> str | None:
+        """The status last written, None if there is none."""
+        try:
+            return (self.path / "status").read_text().strip()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def check(self, overwrite: bool) -> None:
+        """Refuse to replace a run that has ended, unless told to."""
+        status = self.status()
+        if status in ENDED and not overwrite:
+            raise UsageError(
+                f"{self.path}: holds a run that has {status}; choose another --experiment-name, or "
+                "replace it with --overwrite"
+            )
+
+    def open(self) -> None:
+        """Make the folder and take its lock; a UsageError says why that is impossible."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.lock = open(self.path / "run.lock", "a+")
+        except OSError as error:
+            raise UsageError(
+                f"--results-dir: cannot write to {self.path} ({error.strerror}); choose another folder"
+            ) from error
+        deadline = time.monotonic() + LOCK_WAIT
+        while True:
+            try:
+                fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    self.lock.seek(0)
+                    raise UsageError(
+                        f"{self.path}: in use by {self.lock.read().strip() or 'another process'}; "
+                        "wait for it, or choose another --experiment-name"
+                    ) from None
+                time.sleep(0.05)
+        self.lock.truncate(0)
+        since = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        self.lock.write(f"process {os.getpid()} on {socket.gethostname()} since {since}\n")
+        self.lock.flush()
+
+    def clear(self) -> None:
+        """Remove what an earlier run left, so that nothing of it can be taken for this one's."""
+        for path in self.path.iterdir():
+            if path.name != "run.lock" and path.is_file():
+                path.unlink()
+
+    def write_status(self, status: str) -> None:
+        self.write("status", f"{status}\n".encode())
+
+    def write_config(self, config: Mapping) -> None:
+        self.write("config.json", (json.dumps(config, indent=2) + "\n").encode())
+
+    def write_curve(self, rows: Sequence[Mapping]) -> None:
+        """Write the whole curve: of a new run, or of the one that goes on."""
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        self.write("curve.csv", text.getvalue().encode())
+
+    def append_row(self, row: Mapping) -> None:
+        with open(self.path / "curve.csv", "a", newline="") as file:
+            csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(row)
+
+    def write_model(self, state: dict) -> None:
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        self.write("model.pt", buffer.getbuffer())
+
+    def write(self, name: str, content: bytes | memoryview) -> None:
+        """Put a file in place whole: a reader, or a crash, sees the old one or the new one."""
+        aside = self.path / f".{name}.new"
+        with open(aside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(self.path / name)

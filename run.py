@@ -1,0 +1,260 @@
+"""One run, from its settings to the folder that it leaves."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import checkpoint
+from augmentations import AUGMENTATIONS
+from budget import linear_rate, step_rate, steps_per_epoch, subset_size
+from data import DATASETS, Dataset, hold_out
+from errors import Diverged, Interrupted, UsageError
+from methods import METHODS, Task
+from models import create_model
+from record import ENDED, RunFolder
+from signals import Signals
+from stream import Stream
+from trainer import Trainer
+
+VERSION = "0.1.0"
+METHOD_SEED = 2  # keeps a method's draws apart from those of the stream, which uses 0 and 1
+#: Settings that say where and how a run is made, not what it computes.
+INCIDENTAL = {
+    "checkpoint_every",
+    "data_dir",
+    "device",
+    "experiment_name",
+    "num_classes",
+    "num_threads",
+    "overwrite",
+    "resume",
+    "results_dir",
+}
+
+
+def run(settings: argparse.Namespace) -> None:
+    """Make the run that the settings describe, or go on with it where it was interrupted."""
+    device = find_device(settings.device)
+    if settings.num_threads:
+        torch.set_num_threads(settings.num_threads)
+    if settings.deterministic:
+        torch.use_deterministic_algorithms(True)
+    folder = RunFolder(Path(settings.results_dir), settings.experiment_name)
+    folder.check(settings.overwrite)
+    trainer = build(settings, load_dataset(settings), device)
+    folder.open()
+    rows = begin(folder, settings, trainer)
+    try:
+        train(trainer, folder, settings, rows)
+    except Diverged as error:
+        folder.write_status("diverged")
+        raise Diverged(f"{error}; the curve up to there is in {folder.path}; lower --lr") from None
+    except (Interrupted, KeyboardInterrupt):
+        folder.write_status("interrupted")
+        raise
+    except BaseException:
+        folder.write_status("failed")
+        raise
+    folder.write_model(trainer.model.state_dict())
+    folder.write_status("finished")
+    checkpoint.remove(folder)
+    best = max(rows, key=lambda row: row["test_accuracy"])
+    print(
+        f"accuracy after the last epoch: {rows[-1]['test_accuracy']:.2f}% (best, for information: "
+        f"{best['test_accuracy']:.2f}% after epoch {best['epoch']})\n"
+        f"curve: {folder.path / 'curve.csv'}"
+    )
+
+
+def train(
+    trainer: Trainer, folder: RunFolder, settings: argparse.Namespace, rows: list[dict]
+) -> None:
+    """Make the steps that are left, logging a row per epoch and writing checkpoints."""
+    signals = Signals()
+    per_epoch = trainer.task.steps_per_epoch
+    total = trainer.task.epochs * per_epoch
+    on_terminal = sys.stderr.isatty()
+    bar = tqdm(total=total, initial=trainer.step, unit="step", disable=not on_terminal)
+    trainer.start()
+    with bar:
+        while trainer.step < total:
+            trainer.make_step(trainer.next_batch())
+            bar.update()
+            if trainer.step % per_epoch == 0:
+                rows.append(trainer.finish_epoch())
+                folder.append_row(rows[-1])
+                report(rows[-1], trainer.task.epochs, bar if on_terminal else None)
+            due = settings.checkpoint_every.due(trainer.step, per_epoch)
+            if trainer.step < total and (due or signals.checkpoint or signals.stop):
+                state = trainer.state_dict() | {"rows": rows}
+                checkpoint.save(folder, identity(settings, trainer.task), state)
+                signals.checkpoint = False
+                trainer.start()
+                if signals.stop:
+                    raise Interrupted(
+                        f"stopped by {signals.stop.name} after step {trainer.step} of {total}; "
+                        "start the same command again to go on",
+                        signals.stop,
+                    )
+
+
+def report(row: Mapping, epochs: int, bar: tqdm | None) -> None:
+    """Show an epoch: beside the progress bar on a terminal, else as a line."""
+    results = (
+        f"train loss {row['train_loss']:.4f}, test loss {row['test_loss']:.4f}, "
+        f"test accuracy {row['test_accuracy']:.2f}%"
+    )
+    if bar is not None:
+        bar.set_postfix_str(results)
+    else:
+        print(f"epoch {row['epoch']}/{epochs}: {results}", flush=True)
+
+
+def begin(folder: RunFolder, settings: argparse.Namespace, trainer: Trainer) -> list[dict]:
+    """Put the trainer and the folder where the run stands; the rows of its curve so far."""
+    afresh = not settings.resume or folder.status() in ENDED
+    if afresh and folder.status() is not None:
+        if not settings.overwrite:
+            raise UsageError(
+                f"{folder.path}: holds a run ({folder.status()}); to start afresh and lose it, "
+                "add --overwrite"
+            )
+        folder.clear()
+    state, notes = checkpoint.load(folder, identity(settings, trainer.task))
+    rows: list[dict] = []
+    if state is not None:
+        rows = state.pop("rows")
+        trainer.load_state_dict(state)
+        notes.append(f"{folder.path}: going on after step {trainer.step}")
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    folder.write_status("running")
+    folder.write_config(describe(settings, trainer))
+    folder.write_curve(rows)
+    return rows
+
+
+def build(settings: argparse.Namespace, dataset: Dataset, device: torch.device) -> Trainer:
+    """The trainer of a run that is at its start."""
+    n = len(dataset.train_labels)
+    per_epoch = steps_per_epoch(settings.budget, n, settings.batch_size)
+    method_seed = np.random.SeedSequence([settings.seed, METHOD_SEED]).generate_state(1)
+    task = Task(
+        num_images=n,
+        num_classes=len(dataset.classes),
+        batch_size=settings.batch_size,
+        budget=settings.budget,
+        subset_size=subset_size(settings.budget, n),
+        steps_per_epoch=per_epoch,
+        epochs=settings.epochs,
+        device=device,
+        seed=int(method_seed[0]),
+    )
+    torch.manual_seed(settings.seed)
+    _, channels, height, _ = dataset.train_images.shape
+    model = create_model(settings.model, channels, len(dataset.classes), height)
+    model = model.to(device, memory_format=torch.channels_last)
+    augmentation = AUGMENTATIONS[settings.augmentation](**settings.augmentation_options)
+    if settings.schedule == "linear":
+        rate = partial(linear_rate, total=settings.epochs * per_epoch, first=settings.lr)
+    else:
+        milestones, gamma = settings.milestones, settings.gamma
+        rate = partial(
+            step_rate, per_epoch=per_epoch, first=settings.lr, milestones=milestones, gamma=gamma
+        )
+    return Trainer(
+        model,
+        METHODS[settings.method](task, **settings.method_options),
+        Stream(dataset, augmentation, device, settings.seed),
+        dataset,
+        rate,
+        settings.momentum,
+        settings.weight_decay,
+    )
+
+
+def load_dataset(settings: argparse.Namespace) -> Dataset:
+    dataset = DATASETS[settings.dataset](
+        Path(settings.data_dir), data_seed=settings.data_seed, image_size=settings.image_size
+    )
+    classes = len(dataset.classes)
+    if settings.num_classes not in (None, classes):
+        raise UsageError(
+            f"--num-classes {settings.num_classes}: {settings.dataset} has {classes} classes; "
+            "give that number or leave the flag out"
+        )
+    if settings.validation:
+        dataset = hold_out(dataset, settings.validation, settings.data_seed)
+    return dataset
+
+
+def find_device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"--device {name}: no such device; give cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"--device {name}: not supported; give cpu, cuda or cuda:N")
+    found = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= found:
+        raise UsageError(
+            f"--device {name}: this machine has {found} CUDA devices; try --device cpu"
+        )
+    return device
+
+
+def identity(settings: argparse.Namespace, task: Task) -> dict:
+    """What a run computes: a checkpoint of another identity cannot go on as this one."""
+    shared = {name: value for name, value in vars(settings).items() if name not in INCIDENTAL}
+    return shared | {"num_images": task.num_images}
+
+
+def describe(settings: argparse.Namespace, trainer: Trainer) -> dict:
+    """What config.json says: every setting, what followed from it, and with what it was run."""
+    task = trainer.task
+    device = task.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "settings": {
+            key: value if key != "checkpoint_every" else str(value)
+            for key, value in vars(settings).items()
+        },
+        "command": shlex.join(sys.argv),
+        "evaluated_on": "validation" if settings.validation else "test",
+        "num_images": task.num_images,
+        "num_classes": task.num_classes,
+        "steps_per_epoch": task.steps_per_epoch,
+        "total_steps": task.epochs * task.steps_per_epoch,
+        "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
+        "device": f"{device} ({name})",
+        "threads": torch.get_num_threads(),
+        "versions": {
+            "code": VERSION,
+            "commit": commit(),
+            "python": platform.python_version(),
+            **{package: version(package) for package in ("torch", "torchvision", "numpy")},
+        },
+    }
+
+
+def commit() -> str | None:
+    """The commit of the code that runs, with -dirty if it was changed; None outside git."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,287 @@
+"""The command line: every setting of a run, its default, unit and source."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+import published
+from augmentations import AUGMENTATIONS
+from cadence import Cadence
+from data import DATASETS
+from errors import UsageError
+from flags import HelpFormatter, Parser, add_options, number, one_of, take_options, unknown_flag
+from methods import METHODS
+from models import RESNETS
+
+STUDY = "Arazo et al. 2021"
+
+
+def build_parser() -> Parser:
+    parser = Parser(
+        prog="train.py",
+        description="Train a network on images under a budget of iterations and log its accuracy "
+        "curve to RESULTS_DIR/EXPERIMENT_NAME/curve.csv. Without arguments: a small network on "
+        "scikit-learn's digits, which needs no download.",
+        epilog="The flags of the published study's train.py (--epoch, --wd, --num_classes, ...) "
+        "are accepted too.",
+        formatter_class=HelpFormatter,
+        allow_abbrev=False,
+    )
+    add_task_flags(parser)
+    add_optimizer_flags(parser)
+    add_options(parser, "options of methods", METHODS.values())
+    add_options(parser, "options of augmentations", AUGMENTATIONS.values())
+    add_run_flags(parser)
+    published.add_flags(parser)
+    return parser
+
+
+def add_task_flags(parser: Parser) -> None:
+    group = parser.add_argument_group("what is trained")
+    choice = dict(metavar="NAME")
+    group.add_argument(
+        "--method",
+        type=one_of(METHODS, published.METHODS),
+        default="SGD",
+        help=f"how the budget is spent: {', '.join(METHODS)}",
+        **choice,
+    )
+    group.add_argument(
+        "--augmentation",
+        type=one_of(AUGMENTATIONS),
+        default="standard",
+        help=f"{', '.join(AUGMENTATIONS)}; randaugment's operations, ranges and signs are "
+        "torchvision's",
+        **choice,
+    )
+    group.add_argument(
+        "--dataset",
+        type=one_of(DATASETS),
+        default="digits",
+        help=f"{', '.join(DATASETS)}; folder is DATA_DIR/train/CLASS/IMAGE and test/ or val/ alike",
+        **choice,
+    )
+    group.add_argument(
+        "--num-classes",
+        type=number(int, low=2),
+        metavar="N",
+        help="classes of the data set; only checked, since the data say it",
+    )
+    group.add_argument(
+        "--image-size",
+        type=number(int, low=4, high=4096),
+        metavar="PIXELS",
+        help="folder: height and width to resize images to; by default they must all have one size",
+    )
+    group.add_argument(
+        "--validation",
+        type=number(int, low=1),
+        nargs="?",
+        const=5000,
+        metavar="N",
+        help=f"hold out N training images, class-balanced, and evaluate on them instead of the test "
+        f"set; 5000 if N is left out ({STUDY})",
+    )
+    group.add_argument(
+        "--model",
+        metavar="NAME",
+        help=f"{', '.join(RESNETS)} (w16: base width 16), or any network of timm's; default "
+        f"resnet18 ({STUDY}), for digits resnet10-w16",
+    )
+
+
+def add_optimizer_flags(parser: Parser) -> None:
+    group = parser.add_argument_group("budget and optimizer (SGD)")
+    group.add_argument(
+        "--budget",
+        type=number(float, above=0, high=1),
+        default=1.0,
+        metavar="SHARE",
+        help="iterations per epoch, as a share of a full pass, in (0, 1]",
+    )
+    group.add_argument(
+        "--epochs",
+        type=number(int, low=1, high=1_000_000),
+        metavar="N",
+        help="budgeted epochs, each of floor(floor(budget * images) / batch size) steps; default "
+        f"200 ({STUDY}), for digits 50",
+    )
+    group.add_argument(
+        "--batch-size",
+        type=number(int, low=1, high=1_000_000),
+        default=128,
+        metavar="N",
+        help=f"images per step ({STUDY})",
+    )
+    group.add_argument(
+        "--lr",
+        type=number(float, above=0, high=1000),
+        default=0.1,
+        metavar="X",
+        help=f"learning rate of the first step ({STUDY})",
+    )
+    group.add_argument(
+        "--momentum",
+        type=number(float, low=0, below=1),
+        default=0.9,
+        metavar="X",
+        help=f"({STUDY})",
+    )
+    group.add_argument(
+        "--weight-decay",
+        type=number(float, low=0, high=1000),
+        default=1e-4,
+        metavar="X",
+        help=f"of all parameters ({STUDY})",
+    )
+    group.add_argument(
+        "--schedule",
+        type=one_of(["linear", "step"]),
+        default="linear",
+        metavar="NAME",
+        help="of the learning rate: linear, to 1e-6 at the last step (Li et al. 2020), or step, "
+        "times gamma at milestones",
+    )
+    group.add_argument(
+        "--milestones",
+        type=number(int, low=1),
+        nargs="+",
+        action="extend",
+        metavar="EPOCH",
+        help="step schedule: epochs after which the learning rate is multiplied by gamma; by "
+        "default at half and at three quarters of the run",
+    )
+    group.add_argument(
+        "--gamma",
+        type=number(float, above=0, high=1),
+        default=0.1,
+        metavar="X",
+        help=f"step schedule: factor of the learning rate at a milestone ({STUDY})",
+    )
+
+
+def add_run_flags(parser: Parser) -> None:
+    group = parser.add_argument_group("where and how it runs")
+    seed = number(int, low=0, high=2**32 - 1)
+    group.add_argument(
+        "--seed",
+        type=seed,
+        default=1,
+        metavar="N",
+        help="of the initial weights, draws and augmentations",
+    )
+    group.add_argument(
+        "--data-seed",
+        type=seed,
+        default=42,
+        metavar="N",
+        help="of splits: --validation, and train/test of mini-imagenet",
+    )
+    group.add_argument(
+        "--data-dir",
+        default="datasets",
+        metavar="DIR",
+        help="where data sets lie, are downloaded to and their decoded images cached",
+    )
+    group.add_argument(
+        "--results-dir", default="results", metavar="DIR", help="parent of the run's folder"
+    )
+    group.add_argument(
+        "--experiment-name",
+        metavar="NAME",
+        help="the run's folder in RESULTS_DIR; default DATASET_METHOD_AUGMENTATION_bBUDGET_sSEED",
+    )
+    group.add_argument(
+        "--overwrite", action="store_true", help="replace a finished run of that name"
+    )
+    group.add_argument(
+        "--no-resume",
+        dest="resume",
+        action="store_false",
+        help="do not go on with an unfinished run of that name; with --overwrite, start it afresh",
+    )
+    group.add_argument(
+        "--checkpoint-every",
+        type=Cadence,
+        default=Cadence("1"),
+        metavar="N",
+        help="epochs between checkpoints; or, for example, 500steps or 10minutes",
+    )
+    group.add_argument(
+        "--device",
+        default="auto",
+        metavar="NAME",
+        help="cpu, cuda, cuda:1, ...; auto is cuda where there is one",
+    )
+    group.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="CUDA: only deterministic algorithms, so that results repeat to the bit, more slowly",
+    )
+    group.add_argument(
+        "--num-threads",
+        type=number(int, low=1, high=4096),
+        metavar="N",
+        help="CPU threads; default: as many as PyTorch takes, one per core",
+    )
+
+
+def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Read and check a command line.
+
+    Args:
+        arguments: without the program's name; our flags or the published study's.
+
+    Returns:
+        The settings, with `method_options` and `augmentation_options` as dictionaries of those
+        that the chosen ones take; and notes on flags that have no effect, a line each.
+
+    Raises:
+        UsageError: naming the flag and the remedy.
+    """
+    parser = build_parser()
+    settings, unknown = parser.parse_known_args([published.canonical(word) for word in arguments])
+    if unknown:
+        raise unknown_flag(parser, unknown[0])
+    notes = published.drop_without_effect(settings)
+    published.take_validation(settings)
+    settings.method_options = take_options(settings, METHODS, settings.method, notes)
+    settings.augmentation_options = take_options(
+        settings, AUGMENTATIONS, settings.augmentation, notes
+    )
+    if settings.image_size and settings.dataset != "folder":
+        raise UsageError(
+            f"--image-size: {settings.dataset} has a size of its own; leave the flag out"
+        )
+    digits = settings.dataset == "digits"
+    if settings.model is None:
+        settings.model = "resnet10-w16" if digits else "resnet18"
+    if settings.epochs is None:
+        settings.epochs = 50 if digits else 200
+    check_milestones(settings, notes)
+    if settings.experiment_name is None:
+        settings.experiment_name = "_".join(
+            [settings.dataset, settings.method, settings.augmentation]
+            + [f"b{settings.budget:g}", f"s{settings.seed}"]
+        )
+    return settings, notes
+
+
+def check_milestones(settings: argparse.Namespace, notes: list[str]) -> None:
+    """Leave the milestones of the step schedule in order, and none for the linear one."""
+    if settings.schedule == "linear":
+        if settings.milestones:
+            notes.append("--milestones has no effect with --schedule linear")
+        settings.milestones = []
+        return
+    if settings.milestones is None:
+        settings.milestones = [settings.epochs // 2, settings.epochs * 3 // 4]
+        return
+    given = " ".join(map(str, settings.milestones))
+    if any(a >= b for a, b in zip(settings.milestones, settings.milestones[1:])):
+        raise UsageError(
+            f"--milestones {given}: out of order; give each epoch once, smallest first"
+        )
+    if settings.milestones[-1] > settings.epochs:
+        raise UsageError(f"--milestones {given}: the run ends after --epochs {settings.epochs}")

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Make .venv beside this file and install the given requirements file into it, unless that is done.
+#   source setup.sh requirements.txt
+requirements=$1
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+python=${PYTHON:-python3}
+if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    echo "setup.sh: Python 3.11 or newer is needed; name one with PYTHON=/path/to/python3.11" >&2
+    exit 2
+fi
+[ -x "$here/.venv/bin/python" ] || "$python" -m venv "$here/.venv" || exit
+stamp="$here/.venv/.installed-$requirements"
+if ! cat "$here"/requirements*.txt | cmp -s - "$stamp"; then
+    "$here/.venv/bin/python" -m pip install --quiet -r "$here/$requirements" || exit
+    cat "$here"/requirements*.txt > "$stamp"
+fi
+PATH="$here/.venv/bin:$PATH"

@@ -1,0 +1,87 @@
+"""From the indices that a method drew to augmented batches on the training device."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from augmentations import Augmentation
+from augmentations.geometry import crop_and_flip, normalise
+from data import Dataset
+from methods import Batch
+
+# What a random stream is for: part of its seed.
+TRANSFORM, GEOMETRY_AND_MIX = 0, 1
+
+
+class Stream:
+    """The candidate batches of a run, in the order drawn.
+
+    The whole training set lives on the device as uint8. Every batch has random generators of its
+    own, seeded by the run's seed and the batch's number, so a run can go on from any batch.
+    """
+
+    def __init__(
+        self, dataset: Dataset, augmentation: Augmentation, device: torch.device, seed: int
+    ):
+        self.images = torch.from_numpy(np.ascontiguousarray(dataset.train_images)).to(device)
+        self.labels = torch.from_numpy(dataset.train_labels).to(device)
+        self.one_hot = torch.eye(len(dataset.classes), device=device)
+        self.mean = torch.tensor(dataset.mean, device=device)
+        self.deviation = torch.tensor(dataset.deviation, device=device)
+        self.padding, self.flip = dataset.padding, dataset.flip
+        self.augmentation, self.seed = augmentation, seed
+        self.number = 0  # batches handed out so far
+        self.position = 0  # of the next batch in the block
+        self.block = torch.empty(0, 0, dtype=torch.int64, device=device)
+        self.transformed: Tensor | None = None  # the batches at `position` and some after it
+
+    @property
+    def exhausted(self) -> bool:
+        return self.position == len(self.block)
+
+    def refill(self, block: Tensor) -> None:
+        """Queue the batches of indices [k, b] that a method has drawn."""
+        self.block, self.position = block, 0
+
+    def next(self) -> Batch:
+        """The next batch, augmented, normalised and mixed."""
+        index = self.block[self.position]
+        images = self.transform_ahead()
+        rng = np.random.default_rng([self.seed, GEOMETRY_AND_MIX, self.number])
+        images = crop_and_flip(images, self.padding, self.flip, rng)
+        mixed = self.augmentation.mix(self.normalise(images), rng)
+        self.position += 1
+        self.number += 1
+
+        labels = self.labels[index]
+        targets = sum(
+            share * self.one_hot[labels[source]]
+            for source, share in zip(mixed.sources, mixed.shares)
+        )
+        owners = mixed.owners()
+        return Batch(mixed.images, targets, labels[owners], index[owners])
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 [b, c, h, w] to float32 with the data set's mean and deviation taken out."""
+        return normalise(images, self.mean, self.deviation)
+
+    def transform_ahead(self) -> Tensor:
+        """uint8 images of the next batch, which may have been transformed with earlier ones."""
+        ahead, size = self.augmentation.ahead, self.block.shape[1]
+        offset = self.position % ahead
+        if offset == 0 or self.transformed is None:
+            start = self.position - offset
+            index = self.block[start : start + ahead].reshape(-1)
+            rng = np.random.default_rng([self.seed, TRANSFORM, self.number - offset])
+            self.transformed = self.augmentation.transform(self.images.index_select(0, index), rng)
+        return self.transformed[offset * size : (offset + 1) * size]
+
+    def state_dict(self) -> dict:
+        return {"number": self.number, "position": self.position, "block": self.block}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.number, self.position = state["number"], state["position"]
+        self.block = state["block"].to(self.images.device)
+        self.transformed = None  # made again, from the same seeds

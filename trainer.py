@@ -1,0 +1,172 @@
+"""The training loop: it owns budget, schedule, logging; a method only answers its questions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from clock import Clock
+from data import Dataset
+from errors import Diverged
+from methods import Batch, Method
+from stream import Stream
+
+EVALUATION_VALUES = 4_000_000  # input values forwarded at once in evaluation
+
+
+class Trainer:
+    """One run, and where it stands.
+
+    Args:
+        model: returns logits [b, classes] of images [b, c, h, w]; on the method's device.
+        method: where to spend the budget.
+        stream: makes augmented batches of the indices that the method draws.
+        dataset: its test part is evaluated.
+        rate: learning rate of a step, counted from 0.
+        momentum, weight_decay: of SGD.
+    """
+
+    PARTS = ("model", "optimizer", "method", "stream", "clock")
+    COUNTERS = ("step", "uses", "tally", "first_bad_step")
+
+    def __init__(
+        self,
+        model: nn.Module,
+        method: Method,
+        stream: Stream,
+        dataset: Dataset,
+        rate: Callable[[int], float],
+        momentum: float,
+        weight_decay: float,
+    ):
+        self.model, self.method, self.stream, self.rate = model, method, stream, rate
+        self.task = method.task
+        device = self.task.device
+        self.optimizer = torch.optim.SGD(
+            model.parameters(), lr=rate(0), momentum=momentum, weight_decay=weight_decay
+        )
+        self.test_images = torch.from_numpy(dataset.test_images.copy()).to(device)
+        self.test_labels = torch.from_numpy(dataset.test_labels).to(device)
+        self.step = 0  # optimizer steps made
+        self.uses = torch.zeros(self.task.num_images, device=device)  # trainings on each image
+        self.tally = torch.zeros(2, dtype=torch.float64, device=device)  # losses, hits of an epoch
+        self.first_bad_step = torch.full((), -1, device=device)  # whose loss was not finite
+        self.clock = Clock(device)
+
+    def start(self) -> None:
+        """Get ready for steps; time spent before this is nobody's."""
+        self.model.train()
+        self.clock.restart()
+
+    def next_batch(self) -> Batch:
+        """The next B images to step on, however many candidates that takes."""
+        while True:
+            if self.stream.exhausted:
+                self.stream.refill(self.method.draw(self.step))
+                self.clock.lap("select")
+            candidates = self.stream.next()
+            self.clock.lap("data")
+            batch = self.method.choose(candidates, self.model)
+            self.clock.lap("select")
+            if batch is not None:
+                return batch
+
+    def make_step(self, batch: Batch) -> None:
+        """One optimizer step on a batch of B images."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate(self.step)
+        logits = self.model(batch.images)
+        losses = batch.losses(logits)
+        self.clock.lap("train")
+        weights = self.method.reweigh(batch, losses.detach())
+        self.clock.lap("select")
+        loss = losses.mean() if weights is None else (weights * losses).mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.count(batch, logits.detach(), losses.detach())
+        self.step += 1
+        self.clock.lap("train")
+        self.method.observe(batch, logits.detach(), losses.detach())
+        self.clock.lap("select")
+
+    def count(self, batch: Batch, logits: Tensor, losses: Tensor) -> None:
+        """Add a step to the epoch's sums, on the device."""
+        hits = (logits.argmax(1) == batch.labels).sum()
+        self.tally += torch.stack([losses.double().sum(), hits])
+        self.uses.index_add_(0, batch.index, torch.ones_like(losses, dtype=self.uses.dtype))
+        newly_bad = ~losses.isfinite().all() & (self.first_bad_step < 0)
+        self.first_bad_step = self.first_bad_step.where(~newly_bad, self.step)
+
+    def finish_epoch(self) -> dict[str, float]:
+        """Evaluate and return the epoch's row of the curve; sums start again."""
+        epoch = self.step // self.task.steps_per_epoch
+        bad_step = int(self.first_bad_step)
+        if bad_step >= 0:
+            raise Diverged(
+                f"the loss became NaN or infinite at step {bad_step + 1} (epoch {epoch})"
+            )
+        self.clock.lap("train")
+        test_loss, test_accuracy = self.evaluate()
+        self.clock.lap("eval")
+        if not math.isfinite(test_loss):
+            raise Diverged(
+                f"the test loss is NaN or infinite after step {self.step} (epoch {epoch})"
+            )
+        images = self.task.steps_per_epoch * self.task.batch_size
+        train_loss, hits = self.tally.tolist()
+        self.tally.zero_()
+        share = self.uses / self.uses.sum()
+        return dict(
+            epoch=epoch,
+            step=self.step,
+            lr=self.rate(self.step - 1),
+            train_loss=train_loss / images,
+            train_accuracy=100 * hits / images,
+            test_loss=test_loss,
+            test_accuracy=test_accuracy,
+            images_scored=self.method.images_scored,
+            images_trained=self.step * self.task.batch_size,
+            count_entropy=-float(torch.special.xlogy(share, share).sum()),
+            select_seconds=self.clock.seconds("select"),
+            data_seconds=self.clock.seconds("data"),
+            train_seconds=self.clock.seconds("train"),
+            eval_seconds=self.clock.seconds("eval"),
+        )
+
+    @torch.no_grad()
+    def evaluate(self) -> tuple[float, float]:
+        """Mean cross-entropy in nats and accuracy in percent on the test part."""
+        self.model.eval()
+        size = max(1, EVALUATION_VALUES // self.test_images[0].numel())
+        sums = torch.zeros(2, dtype=torch.float64, device=self.task.device)
+        for images, labels in zip(self.test_images.split(size), self.test_labels.split(size)):
+            logits = self.model(self.stream.normalise(images))
+            losses = nn.functional.cross_entropy(logits, labels, reduction="sum")
+            sums += torch.stack([losses.double(), (logits.argmax(1) == labels).sum()])
+        self.model.train()
+        loss, hits = (sums / len(self.test_labels)).tolist()
+        return loss, 100 * hits
+
+    def state_dict(self) -> dict:
+        """All that the rest of the run depends on."""
+        state = {name: getattr(self, name).state_dict() for name in self.PARTS}
+        state |= {name: getattr(self, name) for name in self.COUNTERS}
+        state["torch_rng"] = torch.get_rng_state()
+        if self.task.device.type == "cuda":
+            state["cuda_rng"] = torch.cuda.get_rng_state(self.task.device)
+        return state
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from a `state_dict`, whatever device it was made on."""
+        for name in self.PARTS:
+            getattr(self, name).load_state_dict(state[name])
+        for name in self.COUNTERS:
+            value = state[name]
+            setattr(self, name, value.to(self.task.device) if torch.is_tensor(value) else value)
+        torch.set_rng_state(state["torch_rng"])
+        if self.task.device.type == "cuda" and "cuda_rng" in state:
+            torch.cuda.set_rng_state(state["cuda_rng"], self.task.device)
