@@ -10,7 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -73,10 +73,10 @@ class RunFolder:
         """Make the folder and take its lock; a UsageError says why that is impossible."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self.lock = open(self.path / "run.lock", "a+")
+            self.lock = open(self.path / "run.lock", "a+")  # noqa: SIM115, held until the process ends
         except OSError as error:
             raise UsageError(
-                f"--results-dir: cannot write to {self.path} ({error.strerror}); choose another folder"
+                f"--results-dir: cannot write to {self.path} ({error.strerror}); choose another"
             ) from error
         deadline = time.monotonic() + LOCK_WAIT
         while True:
@@ -92,7 +92,7 @@ class RunFolder:
                     ) from None
                 time.sleep(0.05)
         self.lock.truncate(0)
-        since = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        since = datetime.now(UTC).isoformat(timespec="seconds")
         self.lock.write(f"process {os.getpid()} on {socket.gethostname()} since {since}\n")
         self.lock.flush()
 

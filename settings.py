@@ -80,8 +80,8 @@ def add_task_flags(parser: Parser) -> None:
         nargs="?",
         const=5000,
         metavar="N",
-        help=f"hold out N training images, class-balanced, and evaluate on them instead of the test "
-        f"set; 5000 if N is left out ({STUDY})",
+        help="hold out N training images, class-balanced, and evaluate on them instead of the "
+        f"test set; 5000 if N is left out ({STUDY})",
     )
     group.add_argument(
         "--model",
@@ -261,9 +261,9 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         settings.epochs = 50 if digits else 200
     check_milestones(settings, notes)
     if settings.experiment_name is None:
-        settings.experiment_name = "_".join(
-            [settings.dataset, settings.method, settings.augmentation]
-            + [f"b{settings.budget:g}", f"s{settings.seed}"]
+        settings.experiment_name = (
+            f"{settings.dataset}_{settings.method}_{settings.augmentation}"
+            f"_b{settings.budget:g}_s{settings.seed}"
         )
     return settings, notes
 

@@ -42,6 +42,6 @@ def crop_and_flip(images: Tensor, padding: int, flip: float, rng: np.random.Gene
 
 
 def normalise(images: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
-    """uint8 [b, c, h, w] to float32, less the mean, over the deviation ([c], for values in [0, 1])."""
+    """uint8 [b, c, h, w] to float32 (value / 255 - mean) / deviation, per channel: both [c]."""
     scale = (1 / (255 * deviation)).view(-1, 1, 1)
     return images.float().mul_(scale).sub_((mean / deviation).view(-1, 1, 1))

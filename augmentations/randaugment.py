@@ -105,7 +105,7 @@ class RandAugment(Augmentation):
         return images
 
     def apply(self, images: Tensor, numbers: np.ndarray, negative: np.ndarray) -> Tensor:
-        """Apply to each image its own operation: a number in `operations()` and a sign, [n] each."""
+        """Apply to each image its own operation: a position in `operations()` and a sign, [n]."""
         changed = torch.empty_like(images)
         for number, operation in enumerate(operations().values()):
             amount = operation.amount(self.magnitude, *images.shape[-2:])

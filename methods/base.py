@@ -21,8 +21,8 @@ class Task:
     subset_size: int  # floor(b * N), images that one budgeted epoch may draw
     steps_per_epoch: int  # S = floor(subset_size / B)
     epochs: int  # E budgeted epochs; the run makes E * S steps
-    device: torch.device = torch.device("cpu")  # where state and draws live
-    seed: int = 0
+    device: torch.device  # where state and draws live
+    seed: int  # of the method's own random draws
 
 
 class Method(nn.Module):
