@@ -23,10 +23,10 @@ def steps_per_epoch(budget: float, num_images: int, batch_size: int) -> int:
     if batch_size > num_images:
         raise UsageError(
             f"--batch-size {batch_size}: the training set has only {num_images} images; "
-            f"give at most {num_images}"
+            f"give at most {subset_size(budget, num_images)}"
         )
     smallest = Decimal(batch_size) / num_images
-    smallest = smallest.quantize(Decimal("0.0001"), rounding=ROUND_CEILING).normalize()
+    smallest = smallest.quantize(Decimal("0.000001"), rounding=ROUND_CEILING).normalize()
     raise UsageError(
         f"--budget {budget}: {budget} of {num_images} images is not one batch of {batch_size}; "
         f"the smallest budget that works is {smallest}"

@@ -67,6 +67,8 @@ def read(path: Path) -> dict:
         loaded = torch.load(io.BytesIO(content[start:]), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ValueError("a checkpoint with code in it, which is not run") from None
+    if not isinstance(loaded, dict):
+        raise ValueError("not a checkpoint")
     if loaded.get("format") != FORMAT:
         raise ValueError(f"a checkpoint of format {loaded.get('format')}, where this is {FORMAT}")
     return loaded

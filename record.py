@@ -8,14 +8,19 @@ import io
 import json
 import os
 import socket
+import subprocess
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 
-from errors import UsageError
+import watch
+from errors import Diverged, Interrupted, UsageError
+from watch import read_status, write_status
 
 COLUMNS = (
     "epoch",
@@ -33,7 +38,7 @@ COLUMNS = (
     "train_seconds",
     "eval_seconds",
 )
-ENDED = ("finished", "diverged")  # runs that starting again does not continue
+ENDED = ("finished", "diverged", "unknown")  # runs that starting again does not continue
 LOCK_WAIT = 2.0  # seconds to wait for a dying process to let go of its folder
 
 
@@ -54,20 +59,42 @@ class RunFolder:
         self.lock: io.TextIOWrapper | None = None
 
     def status(self) -> str | None:
-        """The status last written, None if there is none."""
-        try:
-            return (self.path / "status").read_text().strip()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        """The status last written; None where there is no run."""
+        return read_status(self.path) or ("unknown" if self.has_curve() else None)
+
+    def has_curve(self) -> bool:
+        return (self.path / "curve.csv").exists()
 
     def check(self, overwrite: bool) -> None:
         """Refuse to replace a run that has ended, unless told to."""
         status = self.status()
         if status in ENDED and not overwrite:
             raise UsageError(
-                f"{self.path}: holds a run that has {status}; choose another --experiment-name, or "
+                f"{self.path}: holds a run ({status}); choose another --experiment-name, or "
                 "replace it with --overwrite"
             )
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Keep the status right while the run goes on and after it ends, in whatever way."""
+        write_status(self.path, "running")
+        # Its standard input is a pipe that closes when this process ends.
+        command = [sys.executable, "-I", "-S", watch.__file__, str(self.path.resolve())]
+        self.watch = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+        status = "failed"
+        try:
+            yield
+            status = "finished"
+        except Diverged:
+            status = "diverged"
+            raise
+        except (Interrupted, KeyboardInterrupt):
+            status = "interrupted"
+            raise
+        finally:
+            with suppress(FileNotFoundError):  # the folder is gone: that error is under way
+                write_status(self.path, status)
+            self.watch.communicate()
 
     def open(self) -> None:
         """Make the folder and take its lock; a UsageError says why that is impossible."""
@@ -102,9 +129,6 @@ class RunFolder:
             if path.name != "run.lock" and path.is_file():
                 path.unlink()
 
-    def write_status(self, status: str) -> None:
-        self.write("status", f"{status}\n".encode())
-
     def write_config(self, config: Mapping) -> None:
         self.write("config.json", (json.dumps(config, indent=2) + "\n").encode())
 
@@ -128,8 +152,12 @@ class RunFolder:
     def write(self, name: str, content: bytes | memoryview) -> None:
         """Put a file in place whole: a reader, or a crash, sees the old one or the new one."""
         aside = self.path / f".{name}.new"
-        with open(aside, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(self.path / name)
+        try:
+            with open(aside, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(self.path / name)
+        except OSError:
+            aside.unlink(missing_ok=True)  # a full disk needs the room
+            raise

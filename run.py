@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import shlex
 import subprocess
@@ -20,7 +21,7 @@ import checkpoint
 from augmentations import AUGMENTATIONS
 from budget import linear_rate, step_rate, steps_per_epoch, subset_size
 from data import DATASETS, Dataset, hold_out
-from errors import Diverged, Interrupted, UsageError
+from errors import Interrupted, UsageError
 from methods import METHODS, Task
 from models import create_model
 from record import ENDED, RunFolder
@@ -50,25 +51,19 @@ def run(settings: argparse.Namespace) -> None:
     if settings.num_threads:
         torch.set_num_threads(settings.num_threads)
     if settings.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as PyTorch asks for
         torch.use_deterministic_algorithms(True)
     folder = RunFolder(Path(settings.results_dir), settings.experiment_name)
     folder.check(settings.overwrite)
     trainer = build(settings, load_dataset(settings), device)
     folder.open()
-    rows = begin(folder, settings, trainer)
-    try:
-        train(trainer, folder, settings, rows)
-    except Diverged as error:
-        folder.write_status("diverged")
-        raise Diverged(f"{error}; the curve up to there is in {folder.path}; lower --lr") from None
-    except (Interrupted, KeyboardInterrupt):
-        folder.write_status("interrupted")
-        raise
-    except BaseException:
-        folder.write_status("failed")
-        raise
-    folder.write_model(trainer.model.state_dict())
-    folder.write_status("finished")
+    signals = Signals()
+    rows = restore(folder, settings, trainer)
+    with folder.running():
+        folder.write_config(describe(settings, trainer))
+        folder.write_curve(rows)
+        train(trainer, folder, settings, rows, signals)
+        folder.write_model(trainer.model.state_dict())
     checkpoint.remove(folder)
     best = max(rows, key=lambda row: row["test_accuracy"])
     print(
@@ -79,10 +74,13 @@ def run(settings: argparse.Namespace) -> None:
 
 
 def train(
-    trainer: Trainer, folder: RunFolder, settings: argparse.Namespace, rows: list[dict]
+    trainer: Trainer,
+    folder: RunFolder,
+    settings: argparse.Namespace,
+    rows: list[dict],
+    signals: Signals,
 ) -> None:
     """Make the steps that are left, logging a row per epoch and writing checkpoints."""
-    signals = Signals()
     per_epoch = trainer.task.steps_per_epoch
     total = trainer.task.epochs * per_epoch
     on_terminal = sys.stderr.isatty()
@@ -122,8 +120,8 @@ def report(row: Mapping, epochs: int, bar: tqdm | None) -> None:
         print(f"epoch {row['epoch']}/{epochs}: {results}", flush=True)
 
 
-def begin(folder: RunFolder, settings: argparse.Namespace, trainer: Trainer) -> list[dict]:
-    """Put the trainer and the folder where the run stands; the rows of its curve so far."""
+def restore(folder: RunFolder, settings: argparse.Namespace, trainer: Trainer) -> list[dict]:
+    """Put the trainer where an unfinished run stands; the rows of its curve so far."""
     afresh = not settings.resume or folder.status() in ENDED
     if afresh and folder.status() is not None:
         if not settings.overwrite:
@@ -140,9 +138,6 @@ def begin(folder: RunFolder, settings: argparse.Namespace, trainer: Trainer) -> 
         notes.append(f"{folder.path}: going on after step {trainer.step}")
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
-    folder.write_status("running")
-    folder.write_config(describe(settings, trainer))
-    folder.write_curve(rows)
     return rows
 
 

@@ -104,18 +104,15 @@ class Trainer:
     def finish_epoch(self) -> dict[str, float]:
         """Evaluate and return the epoch's row of the curve; sums start again."""
         epoch = self.step // self.task.steps_per_epoch
+        kept = f"the curve up to epoch {epoch - 1} is kept; try a lower --lr"
         bad_step = int(self.first_bad_step)
         if bad_step >= 0:
-            raise Diverged(
-                f"the loss became NaN or infinite at step {bad_step + 1} (epoch {epoch})"
-            )
+            raise Diverged(f"the loss became NaN or infinite at step {bad_step + 1}; {kept}")
         self.clock.lap("train")
         test_loss, test_accuracy = self.evaluate()
         self.clock.lap("eval")
         if not math.isfinite(test_loss):
-            raise Diverged(
-                f"the test loss is NaN or infinite after step {self.step} (epoch {epoch})"
-            )
+            raise Diverged(f"the test loss is NaN or infinite after step {self.step}; {kept}")
         images = self.task.steps_per_epoch * self.task.batch_size
         train_loss, hits = self.tally.tolist()
         self.tally.zero_()

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
 def crop_and_flip(images: Tensor, padding: int, flip: float, rng: np.random.Generator) -> Tensor:
     """Pad with zeros, crop back to size at a random place and mirror at random, per image.
 
-    Every row of a crop is a run of bytes of the padded batch, so the whole crop is one gather
-    of rows; mirrored images are read from a mirrored copy of it.
+    The coins are tossed on the host, so it knows which images to mirror and how many: these go
+    last, and mirroring them is a slice that no device has to be asked for. Each crop is then a
+    window of the padded batch, and one gather reads them all, in the order of `images` again.
 
     Args:
         images: uint8 [b, c, h, w].
@@ -24,21 +24,24 @@ def crop_and_flip(images: Tensor, padding: int, flip: float, rng: np.random.Gene
         uint8 [b, c, h, w].
     """
     b, c, h, w = images.shape
-    mirrored = torch.from_numpy(rng.random(b) < flip).to(images.device, non_blocking=True)
-    places = torch.from_numpy(rng.integers(0, 2 * padding + 1, (2, b)))
-    top, left = places.to(images.device, non_blocking=True)
+    tall, wide = h + 2 * padding, w + 2 * padding
+    mirrored = rng.random(b) < flip
+    top, left = rng.integers(0, 2 * padding + 1, (2, b))
+    order = mirrored.argsort()
+    start = order.argsort() * (c * tall * wide) + top * wide + left
+    # One copy to the device, as a copy takes about as long there as a kernel.
+    order, start = torch.from_numpy(np.stack([order, start])).to(images.device, non_blocking=True)
 
-    padded = F.pad(images, (padding,) * 4)
-    if flip:
-        padded = torch.cat([padded, padded.flip(3)])
-    tall, wide = padded.shape[2:]
-    starts = padded.view(-1).as_strided((padded.numel() - w + 1, w), (1, 1))
-
-    device = images.device
-    image = torch.arange(b, device=device) + b * mirrored
-    plane = image[:, None] * c + torch.arange(c, device=device)
-    row = plane[:, :, None] * tall + (top[:, None] + torch.arange(h, device=device))[:, None, :]
-    return starts.index_select(0, (row * wide + left[:, None, None]).view(-1)).view(b, c, h, w)
+    images = images.index_select(0, order)
+    plain = b - np.count_nonzero(mirrored)
+    canvas = images.new_zeros(b, c, tall, wide)
+    inner = canvas[:, :, padding : padding + h, padding : padding + w]
+    inner[:plain] = images[:plain]
+    inner[plain:] = images[plain:].flip(3)
+    # A window may start at any pixel that leaves room for its last one.
+    last = ((c - 1) * tall + h - 1) * wide + w - 1
+    windows = canvas.as_strided((canvas.numel() - last, c, h, w), (1, tall * wide, wide, 1))
+    return windows.index_select(0, start)
 
 
 def normalise(images: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:

@@ -17,15 +17,15 @@ BINS = 31  # magnitudes 0..30 (torchvision.transforms.v2.RandAugment)
 
 
 class Operation(NamedTuple):
-    """One operation, `apply(images, amount)`, and its amount at full magnitude."""
+    """One operation, `apply(images, amount)`, and its amounts at each magnitude."""
 
     apply: Callable[[Tensor, float], Tensor]
-    amount: Callable[[float, int, int], float] = lambda m, height, width: 0.0  # m in [0, 1]
+    amounts: Callable[[int, int], Tensor] = lambda height, width: torch.zeros(BINS)
     signed: bool = False  # whether a fair coin turns the amount's sign
 
 
-def up_to(most: float) -> Callable[[float, int, int], float]:
-    return lambda m, height, width: most * m
+def up_to(most: float) -> Callable[[int, int], Tensor]:
+    return lambda height, width: torch.linspace(0, most, BINS)
 
 
 @cache
@@ -40,15 +40,16 @@ def operations() -> dict[str, Operation]:
         return F.affine(images, angle=0, translate=pixels, scale=1, shear=degrees, **options)
 
     corner = dict(center=[0, 0])
+    furthest = 150 / 331  # of a side
     return {
         "Identity": Operation(lambda x, _: x),
         "ShearX": Operation(lambda x, s: affine(x, shear=(s, 0), **corner), up_to(0.3), True),
         "ShearY": Operation(lambda x, s: affine(x, shear=(0, s), **corner), up_to(0.3), True),
         "TranslateX": Operation(
-            lambda x, d: affine(x, move=(d, 0)), lambda m, h, w: 150 / 331 * w * m, True
+            lambda x, d: affine(x, move=(d, 0)), lambda h, w: up_to(furthest * w)(h, w), True
         ),
         "TranslateY": Operation(
-            lambda x, d: affine(x, move=(0, d)), lambda m, h, w: 150 / 331 * h * m, True
+            lambda x, d: affine(x, move=(0, d)), lambda h, w: up_to(furthest * h)(h, w), True
         ),
         "Rotate": Operation(F.rotate, up_to(30), True),
         "Brightness": Operation(lambda x, c: F.adjust_brightness(x, 1 + c), up_to(0.9), True),
@@ -56,9 +57,11 @@ def operations() -> dict[str, Operation]:
         "Contrast": Operation(lambda x, c: F.adjust_contrast(x, 1 + c), up_to(0.9), True),
         "Sharpness": Operation(lambda x, c: F.adjust_sharpness(x, 1 + c), up_to(0.9), True),
         "Posterize": Operation(
-            lambda x, b: F.posterize(x, int(b)), lambda m, h, w: round(8 - 4 * m)
+            lambda x, bits: F.posterize(x, int(bits)), lambda h, w: (8 - up_to(4)(h, w)).round()
         ),
-        "Solarize": Operation(F.solarize, lambda m, h, w: 255 * (1 - m)),
+        "Solarize": Operation(
+            lambda x, t: F.solarize(x, 255 * t), lambda h, w: torch.linspace(1, 0, BINS)
+        ),
         "AutoContrast": Operation(lambda x, _: F.autocontrast(x)),
         "Equalize": Operation(lambda x, _: F.equalize(x)),
     }
@@ -94,7 +97,7 @@ class RandAugment(Augmentation):
             ),
         ] = 4,
     ):
-        self.count, self.magnitude = randaugment_n, randaugment_m / (BINS - 1)
+        self.count, self.magnitude = randaugment_n, randaugment_m
 
     def transform(self, images: Tensor, rng: np.random.Generator) -> Tensor:
         shape = (self.count, len(images))
@@ -106,15 +109,19 @@ class RandAugment(Augmentation):
 
     def apply(self, images: Tensor, numbers: np.ndarray, negative: np.ndarray) -> Tensor:
         """Apply to each image its own operation: a position in `operations()` and a sign, [n]."""
-        changed = torch.empty_like(images)
-        for number, operation in enumerate(operations().values()):
-            amount = operation.amount(self.magnitude, *images.shape[-2:])
-            mine = numbers == number
-            groups = [(amount, mine)]
-            if operation.signed:
-                groups = [(amount, mine & ~negative), (-amount, mine & negative)]
-            for signed_amount, group in groups:
-                rows = torch.from_numpy(group.nonzero()[0]).to(images.device, non_blocking=True)
-                if len(rows):
-                    changed[rows] = operation.apply(images.index_select(0, rows), signed_amount)
-        return changed
+        known = list(operations().values())
+        signed = np.array([operation.signed for operation in known])
+        kinds = 2 * numbers + (negative & signed[numbers])
+        # Sorted by kind, so that groups are slices and results are put back all at once: a
+        # gather and a scatter per group would cost as much as the operations.
+        order = kinds.argsort(kind="stable")
+        rows = torch.from_numpy(np.stack([order, order.argsort()]))
+        order, back = rows.to(images.device, non_blocking=True)
+        sizes = np.bincount(kinds, minlength=2 * len(known)).tolist()
+        changed = []
+        for kind, group in enumerate(images.index_select(0, order).split(sizes)):
+            if len(group):
+                operation, negated = known[kind // 2], kind % 2
+                amount = float(operation.amounts(*images.shape[-2:])[self.magnitude])
+                changed.append(operation.apply(group, -amount if negated else amount))
+        return torch.cat(changed).index_select(0, back)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import os
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from errors import UsageError
 
@@ -24,11 +25,11 @@ def load(root: Path, *, data_seed: int, **_) -> Dataset:
     shuffled with the data seed and cut 5:1 into train and test, as in Arazo et al. 2021.
     """
     folder = root / "mini-imagenet"
-    table = pd.concat([read_table(folder / name) for name in TABLES], ignore_index=True)
-    files = [folder / "images" / name for name in table["filename"]]
+    rows = [row for name in TABLES for row in read_table(folder / name)]
+    files = [folder / "images" / name for name, _ in rows]
     sources = [*(folder / name for name in TABLES), *files]
     images = cached(root, "mini-imagenet", sources, lambda: dict(images=decode_images(files, SIDE)))
-    classes, labels = np.unique(table["label"].to_numpy(dtype=str), return_inverse=True)
+    classes, labels = np.unique([label for _, label in rows], return_inverse=True)
 
     order = np.random.default_rng(data_seed).permutation(len(labels))
     train, test = np.split(order, [len(order) * 5 // 6])
@@ -43,27 +44,33 @@ def load(root: Path, *, data_seed: int, **_) -> Dataset:
     )
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path) -> list[tuple[str, str]]:
+    """The file name and label of each row; a UsageError names what is missing."""
     if not path.is_file():
         raise UsageError(
             f"--data-dir: {path} is not there; mini-ImageNet cannot be downloaded, so put images/ "
             f"and {', '.join(TABLES)} in {path.parent}"
         )
-    try:
-        table = pd.read_csv(path, dtype=str)
-    except (ValueError, OSError) as error:
-        raise UsageError(f"{path}: not a readable CSV file ({error})") from error
-    for column in ("filename", "label"):
-        if column not in table:
-            raise UsageError(f"{path}: no column {column!r}; its header must be filename,label")
-    for row, (name, label) in enumerate(zip(table["filename"], table["label"]), start=2):
-        if not isinstance(name, str) or not isinstance(label, str):
-            raise UsageError(
-                f"{path}: line {row} lacks its filename or label; complete or delete it"
-            )
-        if not (path.parent / "images" / name).is_file():
-            raise UsageError(
-                f"{path}: line {row} names images/{name}, which is not there; "
-                "add the image or delete the line"
-            )
-    return table
+    images = path.parent / "images"
+    present = set(os.listdir(images)) if images.is_dir() else set()
+    rows = []
+    with open(path, newline="", encoding="utf-8", errors="replace") as file:
+        reader = csv.DictReader(file)
+        for column in ("filename", "label"):
+            if column not in (reader.fieldnames or ()):
+                raise UsageError(
+                    f"{path}: no column {column!r} in its first line; it must be filename,label"
+                )
+        for row in reader:
+            name, label = row["filename"], row["label"]
+            if not name or not label:
+                raise UsageError(
+                    f"{path}: line {reader.line_num} lacks its filename or label; mend or delete it"
+                )
+            if name not in present:
+                raise UsageError(
+                    f"{path}: line {reader.line_num} names images/{name}, which is not there; "
+                    "add the image or delete the line"
+                )
+            rows.append((name, label))
+    return rows

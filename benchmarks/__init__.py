@@ -1,0 +1,1 @@
+"""Measurements of speed; README.md has the commands and the last results."""

@@ -1,0 +1,170 @@
+"""Kill real runs at random moments and compare what they leave with runs left alone.
+
+python -m benchmarks.crash --kills 200 --dataset cifar10 --data-dir DIR
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from augmentations import AUGMENTATIONS
+from methods import METHODS
+from watch import read_status
+
+ROOT = Path(__file__).resolve().parent.parent
+RESUMED = "going on after step"  # what a run that found a checkpoint says
+
+
+@dataclass
+class Outcome:
+    """What became of one run that was killed and started again until it ended."""
+
+    kills: int
+    resumes: int  # starts that went on from a checkpoint
+    mismatches: list[str]  # files that differ from those of the run left alone
+
+
+def start(arguments: Sequence[str], results: Path, name: str) -> subprocess.Popen:
+    command = [sys.executable, "train.py", *arguments]
+    command += ["--results-dir", str(results), "--experiment-name", name]
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+
+
+def finish(process: subprocess.Popen) -> str:
+    """Wait for a run to end well; its standard error."""
+    _, errors = process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"exit status {process.returncode}: {errors}")
+    return errors
+
+
+def crash(arguments: Sequence[str], kills: int, seed: int, results: Path) -> Outcome:
+    """Make a run twice, once killed `kills` times by SIGKILL, and compare the two.
+
+    One kill in four falls while Python, torch and the data are being loaded; the others after
+    the run has taken its folder, at any moment of the time that a whole run takes from there.
+    """
+    whole_folder, folder = results / "whole", results / "killed"
+    whole = start(arguments, results, whole_folder.name)
+    loading = wait_for_running(whole, whole_folder)
+    began = time.monotonic()
+    finish(whole)
+    duration = time.monotonic() - began
+    chance, killed, resumes = random.Random(seed), 0, 0
+    mismatches: list[str] = []
+    while killed < kills or read_status(folder) != "finished":
+        if read_status(folder) == "finished":  # before all its kills: once more
+            mismatches += differences(whole_folder, folder)
+            shutil.rmtree(folder)
+        process = start(arguments, results, folder.name)
+        if killed == kills:
+            resumes += RESUMED in finish(process)
+            continue
+        if chance.random() < 0.25:
+            time.sleep(chance.uniform(0, loading))
+        else:
+            wait_for_running(process, folder)
+            time.sleep(chance.uniform(0, duration))
+        if process.poll() is None:
+            process.kill()
+            killed += 1
+        resumes += RESUMED in process.communicate()[1]
+    return Outcome(killed, resumes, mismatches + differences(whole_folder, folder))
+
+
+def wait_for_running(process: subprocess.Popen, folder: Path) -> float:
+    """Wait until a run holds its folder, or has ended; the seconds that took."""
+    began = time.monotonic()
+    while process.poll() is None and str(process.pid) not in lock_text(folder):
+        time.sleep(0.01)
+    return time.monotonic() - began
+
+
+def lock_text(folder: Path) -> str:
+    lock = folder / "run.lock"
+    return lock.read_text() if lock.exists() else ""
+
+
+def differences(whole: Path, killed: Path) -> list[str]:
+    """Names of the files whose contents differ, the curve's seconds apart."""
+    curves = [pd.read_csv(run / "curve.csv", dtype=str) for run in (whole, killed)]
+    columns = [name for name in curves[0] if not name.endswith("_seconds")]
+    weights = [torch.load(run / "model.pt", weights_only=True) for run in (whole, killed)]
+    found = []
+    if not curves[0][columns].equals(curves[1][columns]):
+        found.append("curve.csv")
+    if not all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0]):
+        found.append("model.pt")
+    return found
+
+
+def crash_table(
+    kills: int, jobs: int, seed: int, dataset: str, model: str, data_dir: str = "datasets"
+) -> list[Outcome]:
+    """Spread kills over every method and augmentation; print a row for each, and the sum."""
+    cells = list(itertools.product(METHODS, AUGMENTATIONS))
+    shares = [kills // len(cells) + (number < kills % len(cells)) for number in range(len(cells))]
+    # Small epochs and an odd cadence, so that kills fall before, in and between checkpoints.
+    common = ["--dataset", dataset, "--data-dir", data_dir, "--model", model]
+    common += ["--budget", "0.3" if dataset == "digits" else "0.02", "--epochs", "4"]
+    common += ["--batch-size", "32", "--validation", "300", "--checkpoint-every", "7steps"]
+    common += ["--num-threads", "1", "--device", "cpu"]
+
+    def one(cell: tuple[str, str], share: int, cell_seed: int) -> Outcome:
+        arguments = [*common, "--method", cell[0], "--augmentation", cell[1]]
+        with tempfile.TemporaryDirectory() as results:
+            return crash(arguments, share, cell_seed, Path(results))
+
+    print(f"{'method':20}{'augmentation':14}{'kills':>6}{'resumes':>9}{'mismatches':>12}")
+    outcomes = []
+    with ThreadPoolExecutor(jobs) as pool:
+        seeds = range(seed * len(cells), (seed + 1) * len(cells))
+        for cell, outcome in zip(cells, pool.map(one, cells, shares, seeds)):
+            outcomes.append(outcome)
+            print(row(*cell, outcome), *outcome.mismatches, flush=True)
+    whole = Outcome(
+        sum(outcome.kills for outcome in outcomes),
+        sum(outcome.resumes for outcome in outcomes),
+        [name for outcome in outcomes for name in outcome.mismatches],
+    )
+    print(row("all", "", whole))
+    return outcomes
+
+
+def row(method: str, augmentation: str, outcome: Outcome) -> str:
+    counts = f"{outcome.kills:6}{outcome.resumes:9}{len(outcome.mismatches):12}"
+    return f"{method:20}{augmentation:14}{counts}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.crash", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--kills", type=int, default=200, help="in all [default: 200]")
+    parser.add_argument("--dataset", default="digits", help="[default: digits]")
+    parser.add_argument("--data-dir", default="datasets", help="[default: datasets]")
+    parser.add_argument("--model", default="resnet18-w16", help="[default: resnet18-w16]")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at once [default: 2]")
+    parser.add_argument("--seed", type=int, default=1, help="of the kills' moments [default: 1]")
+    outcomes = crash_table(**vars(parser.parse_args()))
+    return int(any(outcome.mismatches for outcome in outcomes))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

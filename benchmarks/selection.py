@@ -1,0 +1,147 @@
+"""What it costs to decide which images to train on."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from methods import METHODS, Batch, Method, Task
+from methods.drawing import draw_without_replacement
+
+from .pipeline import machine
+
+BATCH_SIZE, CLASSES, BUDGET = 128, 10, 0.5
+IMAGES = 50_000
+
+
+def milliseconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return 1e3 * (time.perf_counter() - start)
+
+
+def compare(ours: Callable, theirs: Callable, repeats: int) -> tuple[float, float, float]:
+    """Median milliseconds of both, taking turns after a first call, and of their ratio."""
+    ours(), theirs()
+    times = np.array([(milliseconds(ours), milliseconds(theirs)) for _ in range(repeats)])
+    return *np.median(times, 0), np.median(times[:, 1] / times[:, 0])
+
+
+def make_task(num_images: int) -> Task:
+    subset_size = int(BUDGET * num_images)
+    return Task(
+        num_images=num_images,
+        num_classes=CLASSES,
+        batch_size=BATCH_SIZE,
+        budget=BUDGET,
+        subset_size=subset_size,
+        steps_per_epoch=subset_size // BATCH_SIZE,
+        epochs=1,
+        device=torch.device("cpu"),
+        seed=1,
+    )
+
+
+def measure_drawing(sizes: dict[int, int]) -> None:
+    """Half of N images without replacement, against NumPy's draw of the same law."""
+    print("\nhalf of N images drawn without replacement, with unequal weights: median ms\n")
+    print("| N | draw_without_replacement | numpy choice | ratio |")
+    print("|--:|--:|--:|--:|")
+    for n, repeats in sizes.items():
+        rng, generator = np.random.default_rng(1), torch.Generator().manual_seed(1)
+        weights = torch.rand(n, generator=generator) + 0.01
+        probabilities = weights.double().numpy() / weights.double().sum().item()
+        ours, theirs, ratio = compare(
+            lambda n=n, w=weights, g=generator: draw_without_replacement(w, n // 2, g),
+            lambda n=n, p=probabilities, g=rng: g.choice(n, n // 2, replace=False, p=p),
+            repeats,
+        )
+        print(f"| {n:,} | {ours:.2f} | {theirs:.2f} | {ratio:.1f} |", flush=True)
+
+
+def kept_one_by_one(losses: list[float], history: deque[float], beta: float) -> list[bool]:
+    """What `SelectiveBackprop.kept` does, in a loop over images and past losses."""
+    history.extend(losses)
+    kept = []
+    for loss in losses:
+        percentile = sum(loss > other for other in history) / len(history)
+        kept.append(random.random() < percentile**beta)
+    return kept
+
+
+def measure_percentiles(repeats: int) -> None:
+    """selective-backprop's coins for one scored batch, against a loop over its images."""
+    method = METHODS["selective-backprop"](make_task(IMAGES))
+    size = method.HISTORY
+    past, losses = torch.rand(size), torch.rand(BATCH_SIZE)
+    method.kept(past)
+    method.images_scored = size  # so that nothing is kept for want of losses to compare with
+    history, values = deque(past.tolist(), size), losses.tolist()
+    ours, theirs, ratio = compare(
+        lambda: method.kept(losses),
+        lambda: kept_one_by_one(values, history, method.beta),
+        repeats,
+    )
+    print(f"\npercentiles and coins of {BATCH_SIZE} losses among {size:,}: median ms\n")
+    print("| SelectiveBackprop.kept | plain Python | ratio |")
+    print("|--:|--:|--:|")
+    print(f"| {ours:.3f} | {theirs:.2f} | {ratio:.0f} |", flush=True)
+
+
+def step_costs(method: Method, logits: Tensor) -> dict[str, float]:
+    """Milliseconds per step of each question that the loop asks, over one budgeted epoch."""
+    costs = dict.fromkeys(["draw", "reweigh", "observe"], 0.0)
+
+    def ask(question: str, *details) -> object:
+        start = time.perf_counter()
+        answer = getattr(method, question)(*details)
+        costs[question] += 1e3 * (time.perf_counter() - start)
+        return answer
+
+    images, targets = torch.empty(BATCH_SIZE, 0), torch.empty(BATCH_SIZE, 0)  # of no concern here
+    labels, losses = torch.zeros(BATCH_SIZE, dtype=torch.int64), torch.rand(BATCH_SIZE)
+    step, steps = 0, method.task.steps_per_epoch
+    while step < steps:
+        for index in ask("draw", step)[: steps - step]:
+            batch = Batch(images, targets, labels, index)
+            ask("reweigh", batch, losses)
+            ask("observe", batch, logits, losses)
+            step += 1
+    return {question: cost / steps for question, cost in costs.items()}
+
+
+def measure_steps(repeats: int) -> None:
+    """What a method adds to a step; draws of a whole epoch are shared by its steps."""
+    print(f"\nper step of {BATCH_SIZE} of {IMAGES:,} images: median ms\n")
+    print("| method | draw | reweigh | observe | sum |")
+    print("|---|--:|--:|--:|--:|")
+    logits = torch.randn(BATCH_SIZE, CLASSES)
+    for name in ("unif-SGD", "p-SGD", "c-SGD", "dro"):
+        method = METHODS[name](make_task(IMAGES))
+        step_costs(method, logits)  # not counted: the first one warms up
+        epochs = [list(step_costs(method, logits).values()) for _ in range(repeats)]
+        costs = [*np.median(epochs, 0), np.median(np.sum(epochs, 1))]
+        print(f"| {name} | {' | '.join(f'{cost:.4f}' for cost in costs)} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.selection", description=__doc__)
+    parser.add_argument("--large", action="store_true", help="draw from ten million images too")
+    parser.add_argument("--num-threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.num_threads)
+    print(machine())
+    measure_drawing({50_000: 50, 1_000_000: 9} | ({10_000_000: 3} if arguments.large else {}))
+    measure_percentiles(100)
+    measure_steps(9)
+
+
+if __name__ == "__main__":
+    main()

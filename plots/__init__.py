@@ -1,0 +1,1 @@
+"""Tables and figures from the runs in a results folder."""

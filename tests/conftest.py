@@ -1,0 +1,82 @@
+"""What all tests share: no network, and two ways of starting train.py."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import train
+
+# Before PyTorch is imported. Its threads wait for each other busily, which takes ten times as long
+# where two processes share the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+ROOT = Path(__file__).resolve().parent.parent
+NOBODY_LISTENS = "http://127.0.0.1:9"
+Completed = subprocess.CompletedProcess
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_network() -> Iterator[None]:
+    """Downloads fail at once, here and in the processes that tests start."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+            patch.setenv(name, NOBODY_LISTENS)
+        for name in ("no_proxy", "NO_PROXY"):
+            patch.delenv(name, raising=False)
+        yield
+
+
+def run_command(*arguments: object, seconds: float = 120) -> Completed:
+    """`python train.py ARGUMENTS` in a process of its own, from the repository's root."""
+    return subprocess.run(
+        [sys.executable, "train.py", *map(str, arguments)],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+    )
+
+
+@pytest.fixture(scope="session")
+def train_command(no_network: None) -> Callable[..., Completed]:
+    return run_command
+
+
+@pytest.fixture(scope="session")
+def train_commands(no_network: None) -> Callable[[Sequence[Sequence[object]]], list[Completed]]:
+    """Several commands, two at a time, because most of each is the import of PyTorch."""
+
+    def run_all(commands: Sequence[Sequence[object]]) -> list[Completed]:
+        with ThreadPoolExecutor(2) as pool:
+            return list(pool.map(lambda arguments: run_command(*arguments), commands))
+
+    return run_all
+
+
+@pytest.fixture
+def train_here(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Callable[..., Completed]]:
+    """`train.main` in this process, which saves the imports; from an empty folder, `tmp_path`."""
+    monkeypatch.chdir(tmp_path)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    handlers = {number: signal.getsignal(number) for number in numbers}
+
+    def run(*arguments: object) -> Completed:
+        words = list(map(str, arguments))
+        capsys.readouterr()
+        status = train.main(words)
+        return Completed(words, status, *capsys.readouterr())
+
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

@@ -1,0 +1,764 @@
+"""Augmentations against slow references, and the stream of batches made with them.
+
+Images are painted so that every pixel tells where it comes from. Comparisons of frequencies use
+fixed seeds; each fails a right implementation at the rate FALSE_ALARM.
+"""
+
+import functools
+import inspect
+import io
+import itertools
+import typing
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from augmentations import AUGMENTATIONS, RICAP, Augmentation, Mixup, RandAugment
+from augmentations.geometry import crop_and_flip, normalise
+from augmentations.randaugment import operations
+from data import Dataset
+from stream import Stream
+
+FALSE_ALARM = 1e-4  # probability that chance alone fails one comparison of frequencies
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Tensors here are small: threads would only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+# --- Helpers ---
+
+
+def painted(count: int, height: int, width: int) -> torch.Tensor:
+    """uint8 [count, 3, height, width]: number of the image, row and column, each plus one."""
+    image, row, column = np.indices((count, height, width)) + 1
+    return torch.from_numpy(np.stack([image, row, column], 1).astype(np.uint8))
+
+
+def noise(*shape: int, seed=0) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8))
+
+
+def assert_law(counts, probabilities) -> None:
+    """Chi-square test that counts of outcomes follow their probabilities."""
+    counts, probabilities = np.asarray(counts), np.asarray(probabilities)
+    expected = probabilities / probabilities.sum() * counts.sum()
+    assert expected.min() >= 5, "too few draws for the chi-square distribution"
+    assert stats.chisquare(counts, expected).pvalue > FALSE_ALARM
+
+
+def is_permutation(rows: torch.Tensor) -> bool:
+    return sorted(rows.tolist()) == list(range(len(rows)))
+
+
+# --- Crop and flip ---
+
+
+def crop_slowly(image: np.ndarray, padding: int, top: int, left: int, mirror: bool) -> np.ndarray:
+    """One crop [c, h, w] of a zero-padded image, pixel by pixel, then mirrored."""
+    height, width = image.shape[1:]
+    crop = np.zeros_like(image)
+    for y, x in itertools.product(range(height), range(width)):
+        from_y, from_x = top + y - padding, left + x - padding
+        if 0 <= from_y < height and 0 <= from_x < width:
+            crop[:, y, width - 1 - x if mirror else x] = image[:, from_y, from_x]
+    return crop
+
+
+def explanations(image: torch.Tensor, result: torch.Tensor, padding: int) -> list[tuple]:
+    """All (top, left, mirrored) by which the result can come from the image."""
+    places = range(2 * padding + 1)
+    return [
+        (top, left, mirror)
+        for top, left, mirror in itertools.product(places, places, (False, True))
+        if np.array_equal(crop_slowly(image.numpy(), padding, top, left, mirror), result)
+    ]
+
+
+@pytest.mark.parametrize("flip", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize(
+    "channels, height, width, padding",
+    [(3, 6, 6, 2), (1, 8, 8, 1), (3, 5, 9, 2), (1, 9, 4, 2), (2, 5, 4, 0)],
+)
+def test_crop_and_flip_against_a_slow_reference(channels, height, width, padding, flip):
+    """Each image is one crop of its own zero-padded self, of all channels alike."""
+    images = noise(12, channels, height, width)
+    given = images.clone()
+    results = crop_and_flip(images, padding, flip, np.random.default_rng(0))
+    assert results.dtype == torch.uint8
+    assert results.shape == images.shape
+    assert torch.equal(images, given), "the training set was changed"
+    for image, result in zip(images, results):
+        found = explanations(image, result, padding)
+        assert len(found) == 1
+        assert flip == 0.5 or found[0][2] == (flip == 1)
+
+
+def test_padding_is_zero():
+    """At the far corner, half of a white image has turned black."""
+    white = torch.full((200, 1, 4, 4), 255, dtype=torch.uint8)
+    results = crop_and_flip(white, 2, 0.0, np.random.default_rng(0))
+    assert set(results.unique().tolist()) == {0, 255}
+    area = (results == 255).sum((1, 2, 3))
+    assert area.min() == 4
+    assert area.max() == 16
+
+
+@functools.cache
+def crops_of_one_image() -> tuple[tuple, ...]:
+    """What happened to each of 3,000 copies of an image, in three batches of one generator."""
+    image, rng = noise(1, 1, 5, 5), np.random.default_rng(4)
+    meaning = {
+        crop_slowly(image[0].numpy(), 2, top, left, mirror).tobytes(): (top, left, mirror)
+        for top, left, mirror in itertools.product(range(5), range(5), (False, True))
+    }
+    assert len(meaning) == 50
+    copies = image.expand(1000, -1, -1, -1)
+    batches = [crop_and_flip(copies, 2, 0.5, rng) for _ in range(3)]
+    return tuple(meaning[result.numpy().tobytes()] for result in torch.cat(batches))
+
+
+def test_crop_places_and_flips_are_uniform_and_independent():
+    """Within a batch: each image has its own place and its own coin."""
+    counts = Counter(crops_of_one_image())
+    cells = itertools.product(range(5), range(5), (False, True))
+    assert_law([counts[cell] for cell in cells], np.ones(50))
+
+
+def test_neighbours_in_a_batch_are_cropped_independently():
+    drawn = crops_of_one_image()
+    pairs = Counter((one[0], other[0]) for one, other in zip(drawn[::2], drawn[1::2]))
+    assert_law([pairs[cell] for cell in itertools.product(range(5), repeat=2)], np.ones(25))
+    coins = Counter((one[2], other[2]) for one, other in zip(drawn[::2], drawn[1::2]))
+    assert_law([coins[cell] for cell in itertools.product((False, True), repeat=2)], np.ones(4))
+    assert drawn[:1000] != drawn[1000:2000], "two batches were cropped alike"
+
+
+def test_flip_follows_its_probability():
+    images = torch.tensor([1, 2], dtype=torch.uint8).expand(4000, 1, 1, 2)
+    mirrored = crop_and_flip(images, 0, 0.2, np.random.default_rng(0))[:, 0, 0, 0] == 2
+    assert_law([mirrored.sum(), (~mirrored).sum()], [0.2, 0.8])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_normalise(channels):
+    """All 256 values of each channel, with its own mean and deviation."""
+    images = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(2, channels, 16, 16)
+    mean, deviation = np.array([0.5, 0.1, 0.9])[:channels], np.array([0.25, 1.0, 0.03])[:channels]
+    results = normalise(images, torch.tensor(mean).float(), torch.tensor(deviation).float())
+    values = np.arange(256).reshape(16, 16) / 255
+    expected = (values - mean[:, None, None]) / deviation[:, None, None]
+    assert results.dtype == torch.float32
+    assert results.shape == images.shape
+    np.testing.assert_allclose(results[0], expected, rtol=1e-5, atol=1e-5)
+    assert torch.equal(results[0], results[1])
+
+
+# --- Options, and what holds for every mixing ---
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_options_are_complete(name):
+    """The command line is made of them: type, default, help and bounds."""
+    constructor = AUGMENTATIONS[name]
+    hints = typing.get_type_hints(constructor.__init__, include_extras=True)
+    for parameter in inspect.signature(constructor).parameters.values():
+        assert parameter.kind is parameter.KEYWORD_ONLY
+        assert parameter.default is not parameter.empty
+        assert typing.get_origin(hints[parameter.name]) is typing.Annotated
+        kind, facts = typing.get_args(hints[parameter.name])
+        assert kind in (int, float, bool)
+        assert type(parameter.default) is kind
+        assert set(facts) <= {"help", "low", "high", "above", "below"}
+        assert len(facts["help"]) > 20
+
+
+def test_published_defaults():
+    defaults = {
+        name: {
+            option: parameter.default
+            for option, parameter in inspect.signature(constructor).parameters.items()
+        }
+        for name, constructor in AUGMENTATIONS.items()
+    }
+    assert defaults == {
+        "standard": {},
+        "mixup": {"alpha": 0.3},
+        "ricap": {"alpha": 0.3},
+        "randaugment": {"randaugment_n": 2, "randaugment_m": 4},
+    }
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+@pytest.mark.parametrize("batch_size", [1, 2, 31])
+def test_every_image_owns_exactly_one_mixed_image(name, batch_size):
+    images = painted(batch_size, 5, 7).float()
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        given = images.clone()
+        mixed = AUGMENTATIONS[name]().mix(given, rng)
+        assert torch.equal(given, images), "the batch was changed, of which sources are read"
+        assert mixed.images.shape == images.shape
+        assert mixed.images.dtype == torch.float32
+        assert mixed.sources.shape == (len(mixed.shares), batch_size)
+        assert all(map(is_permutation, mixed.sources))
+        assert sum(mixed.shares) == pytest.approx(1, abs=1e-9)
+        assert min(mixed.shares) >= 0
+        largest = int(np.argmax(mixed.shares))
+        assert torch.equal(mixed.owners(), mixed.sources[largest])
+
+
+@pytest.mark.parametrize("name", ["standard", "randaugment"])
+def test_augmentations_that_do_not_mix(name):
+    images = painted(9, 4, 4).float()
+    mixed = AUGMENTATIONS[name]().mix(images, np.random.default_rng(0))
+    assert torch.equal(mixed.images, images)
+    assert mixed.sources.tolist() == [list(range(9))]
+    assert mixed.shares == [1.0]
+
+
+@pytest.mark.parametrize("name", ["standard", "mixup", "ricap"])
+def test_augmentations_that_do_not_transform(name):
+    images = noise(9, 3, 4, 4)
+    assert torch.equal(AUGMENTATIONS[name]().transform(images, np.random.default_rng(0)), images)
+
+
+# --- mixup ---
+
+
+@pytest.mark.parametrize("shape", [(16, 3, 5, 7), (3, 1, 4, 4)])
+@pytest.mark.parametrize("alpha", [0.3, 1.0])
+def test_mixup_pixel_by_pixel(shape, alpha):
+    """lambda of the image itself and the rest of its partner, at every pixel."""
+    images, rng = noise(*shape).float(), np.random.default_rng(1)
+    for _ in range(20):
+        mixed = Mixup(alpha=alpha).mix(images, rng)
+        assert len(mixed.shares) == 2
+        assert mixed.sources[0].tolist() == list(range(len(images)))
+        for row in range(len(images)):
+            one, other = (images[source].double() for source in mixed.sources[:, row])
+            expected = mixed.shares[0] * one + mixed.shares[1] * other
+            np.testing.assert_allclose(mixed.images[row], expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("alpha", [0.3, 1.0, 4.0])
+def test_mixup_share_follows_the_beta_distribution(alpha):
+    images, rng, mixup = torch.zeros(2, 1, 1, 1), np.random.default_rng(2), Mixup(alpha=alpha)
+    shares = [mixup.mix(images, rng).shares[0] for _ in range(3000)]
+    assert stats.kstest(shares, stats.beta(alpha, alpha).cdf).pvalue > FALSE_ALARM
+
+
+def test_mixup_partners_are_uniform():
+    images, rng = torch.zeros(4, 1, 1, 1), np.random.default_rng(3)
+    partners = Counter(tuple(Mixup().mix(images, rng).sources[1].tolist()) for _ in range(2400))
+    assert_law([partners[order] for order in itertools.permutations(range(4))], np.ones(24))
+
+
+@pytest.mark.parametrize("name", ["mixup", "ricap"])
+def test_extreme_shares(name):
+    """Beta(0.001, 0.001) gives shares of zero and one, and for RICAP quadrants without pixels."""
+    images, rng = painted(8, 6, 5).float(), np.random.default_rng(0)
+    augmentation = AUGMENTATIONS[name](alpha=0.001)
+    winners = set()
+    for _ in range(60):
+        mixed = augmentation.mix(images, rng)
+        if max(mixed.shares) > 1 - 1e-6:
+            winners.add(int(np.argmax(mixed.shares)))
+            torch.testing.assert_close(mixed.images, images[mixed.owners()], atol=1e-3, rtol=0)
+    assert winners == set(range(len(mixed.shares))), "not every extreme was seen"
+
+
+# --- RICAP ---
+
+
+def split_of(patched: torch.Tensor) -> tuple[int, int]:
+    """Height and width [pixels] of the upper left quadrant of painted images.
+
+    A border shows in the image number (of some image) or in a jump of its row or column. One at
+    the edge of the image leaves no trace: it is given as height or width.
+    """
+    number, row, column = patched.unbind(1)
+    across = (number.diff(dim=1) != 0) | (row.diff(dim=1) != 1)
+    along = (number.diff(dim=2) != 0) | (column.diff(dim=2) != 1)
+    below = across.any(2).any(0).nonzero().flatten().tolist()
+    right = along.any(1).any(0).nonzero().flatten().tolist()
+    assert len(below) <= 1
+    assert len(right) <= 1
+    height, width = patched.shape[-2:]
+    return (below[0] + 1 if below else height), (right[0] + 1 if right else width)
+
+
+@pytest.mark.parametrize("shape", [(16, 6, 6), (16, 5, 8), (5, 9, 4)])
+@pytest.mark.parametrize("alpha", [0.3, 1.0])
+def test_ricap_pixel_by_pixel(shape, alpha):
+    """Four crops of the sources, each of its quadrant's size, inside its image, whole."""
+    height, width = shape[1:]
+    images, rng = painted(*shape).float(), np.random.default_rng(1)
+    seen = Counter()
+    for _ in range(40):
+        mixed = RICAP(alpha=alpha).mix(images, rng)
+        patched = mixed.images.int().numpy()
+        split = split_of(mixed.images)
+        # A border at the edge of the image shows in no pixel; the shares tell which edge it is.
+        edges = [(0, height) if split[0] == height else (split[0],)]
+        edges += [(0, width) if split[1] == width else (split[1],)]
+        h, w = next(
+            (h, w)
+            for h, w in itertools.product(*edges)
+            if np.allclose(mixed.shares, shares_of(h, w, height, width))
+        )
+        quadrants = [
+            (0, h, 0, w),
+            (0, h, w, width),
+            (h, height, 0, w),
+            (h, height, w, width),
+        ]
+        for number, (top, bottom, left, right) in enumerate(quadrants):
+            if bottom == top or right == left:
+                continue
+            places = set()
+            for image, source in zip(patched, mixed.sources[number].tolist()):
+                y, x = image[1:, top, left] - 1
+                places.add((y, x))
+                assert 0 <= y <= height - (bottom - top)
+                assert 0 <= x <= width - (right - left)
+                for i, j in itertools.product(range(bottom - top), range(right - left)):
+                    expected = (source + 1, y + i + 1, x + j + 1)
+                    assert tuple(image[:, top + i, left + j]) == expected
+            assert len(places) == 1, "places are drawn once per batch"
+            seen[number] += 1
+    assert min(seen[number] for number in range(4)) > 5
+
+
+def shares_of(h: int, w: int, height: int, width: int) -> np.ndarray:
+    """Shares of the area of the four quadrants, by rows, that meet at (h, w)."""
+    return np.outer([h, height - h], [w, width - w]).reshape(-1) / (height * width)
+
+
+@pytest.mark.parametrize("alpha", [0.3, 1.0])
+def test_ricap_corner_is_a_rounded_beta(alpha):
+    """Both coordinates, independently: round(H * beta) and round(W * beta), of unlike H and W."""
+    height, width = 4, 5
+    images, rng, ricap = (
+        torch.zeros(1, 1, height, width),
+        np.random.default_rng(5),
+        RICAP(alpha=alpha),
+    )
+    corners = Counter()
+    for _ in range(3000):
+        shares = ricap.mix(images, rng).shares
+        corners[
+            round((shares[0] + shares[1]) * height), round((shares[0] + shares[2]) * width)
+        ] += 1
+    cells = list(itertools.product(range(height + 1), range(width + 1)))
+    law = np.outer(*(rounded_beta(alpha, side) for side in (height, width))).reshape(-1)
+    assert_law([corners[cell] for cell in cells], law)
+
+
+def rounded_beta(alpha: float, side: int) -> np.ndarray:
+    """Probability that round(side * beta) is 0..side."""
+    bounds = np.clip((np.arange(side + 2) - 0.5) / side, 0, 1)
+    return np.diff(stats.beta(alpha, alpha).cdf(bounds))
+
+
+def test_ricap_crop_places_are_uniform():
+    """Of the upper left quadrant: every place at which it fits, for each of its sizes."""
+    images, rng, ricap = painted(2, 4, 4).float(), np.random.default_rng(6), RICAP(alpha=1.0)
+    counts = Counter()
+    for _ in range(3000):
+        mixed = ricap.mix(images, rng)
+        h = round((mixed.shares[0] + mixed.shares[1]) * 4)
+        w = round((mixed.shares[0] + mixed.shares[2]) * 4)
+        if h and w:
+            counts[(h, w, *(mixed.images[0, 1:, 0, 0].int() - 1).tolist())] += 1
+    for h, w in itertools.product((1, 2, 3), repeat=2):
+        places = list(itertools.product(range(5 - h), range(5 - w)))
+        assert_law([counts[h, w, *place] for place in places], np.ones(len(places)))
+    assert set(counts) <= set(
+        (h, w, y, x)
+        for h, w in itertools.product(range(1, 5), repeat=2)
+        for y, x in itertools.product(range(5 - h), range(5 - w))
+    )
+
+
+def test_ricap_permutations_are_independent():
+    images, rng = torch.zeros(2, 1, 2, 2), np.random.default_rng(7)
+    firsts = Counter(tuple(RICAP().mix(images, rng).sources[:, 0].tolist()) for _ in range(1600))
+    assert_law([firsts[rows] for rows in itertools.product((0, 1), repeat=4)], np.ones(16))
+
+
+# --- RandAugment ---
+
+
+def torchvision_forced(name: str, magnitude: int, sign: int):
+    """torchvision's RandAugment, made to draw that operation and that sign."""
+    from torchvision.transforms.v2 import RandAugment as Reference
+
+    magnitudes, signed = Reference._AUGMENTATION_SPACE[name]
+    assert signed or sign == 1
+    transform = Reference(num_ops=1, magnitude=magnitude)
+
+    def with_sign(*arguments):
+        values = magnitudes(*arguments)
+        return None if values is None else sign * values
+
+    transform._AUGMENTATION_SPACE = {name: (with_sign, False)}
+    return transform
+
+
+def signed_names() -> list[tuple[str, int]]:
+    """Every operation of torchvision's RandAugment, with each sign that it can take."""
+    from torchvision.transforms.v2 import RandAugment as Reference
+
+    space = Reference._AUGMENTATION_SPACE.items()
+    return [(name, sign) for name, (_, signed) in space for sign in ((1, -1) if signed else (1,))]
+
+
+def test_randaugment_has_torchvisions_operations():
+    from torchvision.transforms.v2 import RandAugment as Reference
+
+    space = Reference._AUGMENTATION_SPACE
+    assert list(operations()) == list(space)
+    signed = {name for name, operation in operations().items() if operation.signed}
+    assert signed == {name for name, (_, signed) in space.items() if signed}
+
+
+@pytest.mark.parametrize("height, width", [(32, 32), (28, 28), (84, 84), (8, 8), (20, 331)])
+@pytest.mark.parametrize("magnitude", [0, 4, 9, 30])
+def test_randaugment_has_torchvisions_amounts(magnitude, height, width):
+    from torchvision.transforms.v2 import RandAugment as Reference
+
+    for name, (magnitudes, _) in Reference._AUGMENTATION_SPACE.items():
+        values = magnitudes(31, height, width)
+        if values is None:
+            continue
+        amount = operations()[name].amounts(height, width)[magnitude]
+        assert float(amount) == float(values[magnitude]), name
+
+
+@pytest.mark.parametrize("side", [8, 28, 32, 84])
+def test_randaugment_moves_by_torchvisions_whole_pixels(side):
+    """At every magnitude: a rounding error would cost a whole pixel, or bit, here."""
+    from torchvision.transforms.v2 import RandAugment as Reference
+
+    for name in ("TranslateX", "TranslateY", "Posterize"):
+        values = Reference._AUGMENTATION_SPACE[name][0](31, side, side)
+        amounts = operations()[name].amounts(side, side)
+        assert [int(amount) for amount in amounts] == [int(value) for value in values]
+
+
+@pytest.mark.parametrize("channels, height, width", [(3, 32, 32), (1, 28, 28), (3, 10, 17)])
+@pytest.mark.parametrize("magnitude", [0, 4, 9, 30])
+def test_randaugment_does_what_torchvision_does(magnitude, channels, height, width):
+    """Each operation and sign on a batch, against single images; some of them of few values."""
+    images = noise(4, channels, height, width)
+    images[1] = images[1] // 4 + 100  # of low contrast
+    images[2, :, : height // 2] = 221  # the threshold of Solarize at magnitude 4
+    images[3] = 30
+    for number, (name, operation) in enumerate(operations().items()):
+        for sign in (1, -1) if operation.signed else (1,):
+            reference = torchvision_forced(name, magnitude, sign)
+            expected = torch.stack([reference(image) for image in images])
+            augmentation = RandAugment(randaugment_n=1, randaugment_m=magnitude)
+            results = augmentation.apply(images, np.full(4, number), np.full(4, sign < 0))
+            assert results.dtype == torch.uint8
+            # Bit for bit but for the order of sums (Contrast's mean).
+            assert levels_apart(results, expected).max() <= 1, (name, sign)
+
+
+def levels_apart(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    return (one.short() - other.short()).abs()
+
+
+@functools.cache
+def randaugmented(count: int, copies: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """An image, and what one batch of copies of it became at full magnitude."""
+    # Not of all 256 values, for AutoContrast, and of more pixels than that, for Equalize.
+    image = noise(1, 3, 16, 20, seed=8)[0] // 4 * 3 + 20
+    augmentation = RandAugment(randaugment_n=count, randaugment_m=30)
+    batch = image.expand(copies, -1, -1, -1).contiguous()
+    return image, augmentation.transform(batch, np.random.default_rng(0))
+
+
+def outcomes(image: torch.Tensor) -> torch.Tensor:
+    """What each operation and sign of torchvision makes of an image, in their order: [23, ...]."""
+    return torch.stack([torchvision_forced(name, 30, sign)(image) for name, sign in signed_names()])
+
+
+def nearest(results: torch.Tensor, possible: torch.Tensor) -> torch.Tensor:
+    """Position of the possible image that each result is; a few pixels may be rounded apart."""
+    found = []
+    for result in results:
+        differing = (levels_apart(result, possible) > 1).float().flatten(1).mean(1)
+        found.append(differing.argmin())
+        assert differing.min() < 0.02, "this result comes from no operation of torchvision"
+    return torch.stack(found)
+
+
+def test_randaugment_draws_operations_and_signs_uniformly_per_image():
+    image, results = randaugmented(1, copies=2800)
+    possible = outcomes(image)
+    apart = [
+        (levels_apart(one, other) > 1).float().mean().item()
+        for one, other in itertools.combinations(possible, 2)
+    ]
+    assert min(apart) > 0.1, "two operations look alike on this image"
+    drawn = nearest(results, possible)
+    signs = Counter(name for name, _ in signed_names())
+    law = [1 / 14 / signs[name] for name, _ in signed_names()]
+    assert_law(drawn.bincount(minlength=23), law)
+    # Neighbours in a batch draw each their own: 9.5 in 196 pairs are equal by chance.
+    equal = (drawn[1::2] == drawn[::2]).sum().item()
+    chance = sum(share**2 for share in law)
+    assert stats.binomtest(equal, 1400, chance).pvalue > FALSE_ALARM
+
+
+def test_randaugment_applies_several_operations_with_replacement():
+    """Every result is a composition of two operations, now and then of one with itself."""
+    copies = 600
+    image, results = randaugmented(2, copies)
+    names = [name for name, _ in signed_names()]
+    possible = torch.cat([outcomes(first) for first in outcomes(image)])
+    pairs = list(itertools.product(names, repeat=2))
+    assert len(possible) == len(pairs) == 23 * 23
+    # Some compositions look alike: an image counts as twice the same if all its makings are.
+    makings = dict()
+    for look, pair in zip(possible, pairs):
+        makings.setdefault(look.numpy().tobytes(), []).append(pair)
+    twice_the_same = torch.tensor(
+        [all(one == other for one, other in makings[look.numpy().tobytes()]) for look in possible]
+    )
+    signs = Counter(names)
+    share = torch.tensor([1 / 14**2 / signs[one] / signs[other] for one, other in pairs])
+    chance = (share * twice_the_same).sum().item()
+    assert chance > 0.04
+
+    seen = twice_the_same[nearest(results, possible)].sum().item()
+    assert stats.binomtest(seen, copies, chance).pvalue > FALSE_ALARM
+
+
+def test_randaugment_of_no_operations_is_the_identity():
+    images = noise(6, 3, 8, 8)
+    results = RandAugment(randaugment_n=0).transform(images, np.random.default_rng(0))
+    assert torch.equal(results, images)
+
+
+@pytest.mark.parametrize("shape", [(64, 1, 8, 8), (64, 3, 6, 9), (1, 1, 28, 28)])
+@pytest.mark.parametrize("magnitude", [0, 30])
+def test_randaugment_takes_any_shape_and_leaves_the_originals(shape, magnitude):
+    images = noise(*shape)
+    given = images.clone()
+    augmentation = RandAugment(randaugment_n=3, randaugment_m=magnitude)
+    results = augmentation.transform(images, np.random.default_rng(0))
+    assert results.shape == images.shape
+    assert results.dtype == torch.uint8
+    assert torch.equal(images, given)
+
+
+# --- The stream ---
+
+
+def make_dataset(images: torch.Tensor, mean=0.0, deviation=1.0, flip=0.0, padding=0) -> Dataset:
+    """Labels are drawn of five classes; the test part is not used here."""
+    channels = images.shape[1]
+    return Dataset(
+        train_images=images.numpy(),
+        train_labels=np.random.default_rng(0).integers(5, size=len(images)),
+        test_images=images[:1].numpy(),
+        test_labels=np.zeros(1, dtype=np.int64),
+        classes=tuple("abcde"),
+        mean=(mean,) * channels,
+        deviation=(deviation,) * channels,
+        flip=flip,
+        padding=padding,
+    )
+
+
+def lamps() -> torch.Tensor:
+    """36 black images; number i has one white pixel, the i-th."""
+    return (torch.eye(36).view(36, 1, 6, 6) * 255).to(torch.uint8)
+
+
+def shades() -> torch.Tensor:
+    """36 images of one value each, their own number."""
+    return torch.arange(36, dtype=torch.uint8).view(36, 1, 1, 1).expand(36, 1, 6, 6).contiguous()
+
+
+def shares_by_lamps(images: torch.Tensor) -> torch.Tensor:
+    """Share [b, 36] of each training image, for images blended at every pixel."""
+    return images.flatten(1)
+
+
+def shares_by_shades(images: torch.Tensor) -> torch.Tensor:
+    """Share [b, 36] of each training image, for images patched from parts."""
+    numbers = (images.flatten(1) * 255).round().long()
+    return torch.nn.functional.one_hot(numbers, 36).float().mean(1)
+
+
+@pytest.mark.parametrize(
+    "augmentation, images, shares",
+    [
+        (Augmentation(), lamps(), shares_by_lamps),
+        (Augmentation(), shades(), shares_by_shades),
+        (RandAugment(randaugment_n=0), lamps(), shares_by_lamps),
+        (Mixup(alpha=1.0), lamps(), shares_by_lamps),
+        (RICAP(alpha=1.0), shades(), shares_by_shades),
+    ],
+)
+def test_targets_are_what_the_pixels_show(augmentation, images, shares):
+    """Soft labels by the share of each training image that is really in a mixed image."""
+    dataset = make_dataset(images)
+    stream = Stream(dataset, augmentation, CPU, seed=3)
+    block = torch.randperm(36, generator=torch.Generator().manual_seed(0)).view(4, 9)
+    stream.refill(block)
+    one_hot = torch.eye(5)[torch.from_numpy(dataset.train_labels)]
+    for index in block:
+        batch = stream.next()
+        shown = shares(batch.images)
+        torch.testing.assert_close(batch.targets, shown @ one_hot, atol=1e-5, rtol=0)
+        torch.testing.assert_close(batch.targets.sum(1), torch.ones(9))
+        assert (shown.gather(1, batch.index[:, None]) > 0).all()
+        assert set(shown.any(0).nonzero().flatten().tolist()) == set(index.tolist())
+        if not isinstance(augmentation, RICAP):  # where one image can fill two quadrants
+            assert torch.equal(shown.argmax(1), batch.index)
+    assert stream.exhausted
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_rows_belong_to_the_owner(name):
+    """Label and index are those of the source with the largest share; each source owns one row."""
+    dataset = make_dataset(noise(40, 3, 8, 8), flip=0.5, padding=2)
+    augmentation, seen = AUGMENTATIONS[name](), []
+    mix = augmentation.mix
+    augmentation.mix = lambda images, rng: seen.append(mix(images, rng)) or seen[-1]
+    stream = Stream(dataset, augmentation, CPU, seed=1)
+    block = torch.randperm(40, generator=torch.Generator().manual_seed(0)).view(4, 10)
+    stream.refill(block)
+    labels = torch.from_numpy(dataset.train_labels)
+    for index in block:
+        batch = stream.next()
+        mixed = seen[-1]
+        for row in range(10):
+            places = [index[source[row]].item() for source in mixed.sources]
+            owner = places[int(np.argmax(mixed.shares))]
+            assert batch.index[row] == owner
+            assert batch.labels[row] == labels[owner]
+            target = np.zeros(5)
+            for place, share in zip(places, mixed.shares):
+                target[labels[place]] += share
+            np.testing.assert_allclose(batch.targets[row], target, atol=1e-6)
+        assert sorted(batch.index.tolist()) == sorted(index.tolist())
+        assert batch.images.dtype == batch.targets.dtype == torch.float32
+        assert batch.labels.dtype == batch.index.dtype == torch.int64
+
+
+def test_stream_crops_and_normalises():
+    """Against the training images themselves: zero padding is black before normalisation."""
+    images = noise(30, 3, 6, 6)
+    dataset = make_dataset(images, mean=0.4, deviation=0.2, flip=0.5, padding=2)
+    stream = Stream(dataset, Augmentation(), CPU, seed=1)
+    stream.refill(torch.arange(30).view(2, 15))
+    found = []
+    for _ in range(2):
+        batch = stream.next()
+        restored = ((batch.images * 0.2 + 0.4) * 255).round().to(torch.uint8)
+        for result, index in zip(restored, batch.index):
+            found += explanations(images[index], result, padding=2)
+    assert len(found) == 30
+    assert len(set(found)) > 10
+    assert {mirror for _, _, mirror in found} == {False, True}
+
+
+def blocks(seed=0) -> list[torch.Tensor]:
+    """Two blocks of batches as a method would draw them; the first outlasts a look-ahead."""
+    rng = torch.Generator().manual_seed(seed)
+    return [torch.randint(40, (length, 6), generator=rng) for length in (20, 7)]
+
+
+def make_stream(name: str, seed: int) -> Stream:
+    dataset = make_dataset(noise(40, 3, 8, 8), mean=0.5, deviation=0.25, flip=0.5, padding=2)
+    return Stream(dataset, AUGMENTATIONS[name](), CPU, seed)
+
+
+def columns_of(stream: Stream, refills: list[torch.Tensor]) -> list[torch.Tensor]:
+    """All that the stream still gives, with further blocks after the one that it is in."""
+    columns = []
+    for block in [None, *refills]:
+        if block is not None:
+            stream.refill(block)
+        while not stream.exhausted:
+            columns += vars(stream.next()).values()
+    return columns
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_same_seed_same_batches(name):
+    one, same, other = (columns_of(make_stream(name, seed), blocks()) for seed in (1, 1, 2))
+    assert len(one) == 4 * 27
+    assert all(map(torch.equal, one, same))
+    assert not any(torch.equal(a, b) for a, b in zip(one[::4], other[::4]))
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_equal_draws_are_augmented_afresh(name):
+    """The same batch drawn again: within a block and in the next one."""
+    block = torch.arange(8).expand(18, 8)
+    images = columns_of(make_stream(name, 1), [block, block])[::4]
+    assert len(images) == 36
+    assert not any(torch.equal(a, b) for a, b in itertools.combinations(images, 2))
+
+
+def test_randaugment_in_the_stream_is_afresh_for_each_batch_and_seed():
+    """Without crop and flip, whose draws would hide operations drawn twice alike."""
+    dataset = make_dataset(noise(40, 3, 8, 8))
+    block, images = torch.arange(12).expand(18, 12), []
+    for seed in (1, 2):
+        stream = Stream(dataset, RandAugment(), CPU, seed)
+        images += columns_of(stream, [block, block])[::4]
+    assert len(images) == 72
+    assert not any(torch.equal(a, b) for a, b in itertools.combinations(images, 2))
+
+
+@pytest.mark.parametrize("number", [0, 1, 5, 15, 16, 17, 19, 20])
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_a_loaded_stream_goes_on_alike(name, number):
+    """Bit for bit, also from the middle of batches that were transformed together."""
+    first, second = blocks()
+    stream = make_stream(name, 1)
+    stream.refill(first)
+    for _ in range(number):
+        stream.next()
+    file = io.BytesIO()
+    torch.save(stream.state_dict(), file)
+    file.seek(0)
+    fresh = make_stream(name, 1)
+    fresh.load_state_dict(torch.load(file, weights_only=True))
+    expected = columns_of(stream, [second, first])
+    resumed = columns_of(fresh, [second, first])
+    assert len(resumed) == len(expected) == 4 * (20 - number + 7 + 20)
+    assert all(map(torch.equal, resumed, expected))
+
+
+@pytest.mark.parametrize("number", [3, 17])
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_a_used_stream_can_be_loaded(name, number):
+    """Nothing stays behind of the block that it was in."""
+    first, second = blocks()
+    stream, used = make_stream(name, 1), make_stream(name, 1)
+    stream.refill(first)
+    used.refill(second)
+    for _ in range(number):
+        stream.next()
+    for _ in range(5):
+        used.next()
+    used.load_state_dict(stream.state_dict())
+    assert all(map(torch.equal, columns_of(used, []), columns_of(stream, [])))
