@@ -96,11 +96,11 @@ class RunFolder:
                 write_status(self.path, status)
             self.watch.communicate()
 
-    def open(self) -> None:
+    def __enter__(self) -> RunFolder:
         """Make the folder and take its lock; a UsageError says why that is impossible."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self.lock = open(self.path / "run.lock", "a+")  # noqa: SIM115, held until the process ends
+            self.lock = open(self.path / "run.lock", "a+")
         except OSError as error:
             raise UsageError(
                 f"--results-dir: cannot write to {self.path} ({error.strerror}); choose another"
@@ -122,6 +122,10 @@ class RunFolder:
         since = datetime.now(UTC).isoformat(timespec="seconds")
         self.lock.write(f"process {os.getpid()} on {socket.gethostname()} since {since}\n")
         self.lock.flush()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.lock.close()
 
     def clear(self) -> None:
         """Remove what an earlier run left, so that nothing of it can be taken for this one's."""

@@ -56,15 +56,15 @@ def run(settings: argparse.Namespace) -> None:
     folder = RunFolder(Path(settings.results_dir), settings.experiment_name)
     folder.check(settings.overwrite)
     trainer = build(settings, load_dataset(settings), device)
-    folder.open()
-    signals = Signals()
-    rows = restore(folder, settings, trainer)
-    with folder.running():
-        folder.write_config(describe(settings, trainer))
-        folder.write_curve(rows)
-        train(trainer, folder, settings, rows, signals)
-        folder.write_model(trainer.model.state_dict())
-    checkpoint.remove(folder)
+    with folder:
+        signals = Signals()
+        rows = restore(folder, settings, trainer)
+        with folder.running():
+            folder.write_config(describe(settings, trainer))
+            folder.write_curve(rows)
+            train(trainer, folder, settings, rows, signals)
+            folder.write_model(trainer.model.state_dict())
+        checkpoint.remove(folder)
     best = max(rows, key=lambda row: row["test_accuracy"])
     print(
         f"accuracy after the last epoch: {rows[-1]['test_accuracy']:.2f}% (best, for information: "
@@ -206,9 +206,9 @@ def find_device(name: str) -> torch.device:
         raise UsageError(f"--device {name}: not supported; give cpu, cuda or cuda:N")
     found = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= found:
-        raise UsageError(
-            f"--device {name}: this machine has {found} CUDA devices; try --device cpu"
-        )
+        raise UsageError(f"--device {name}: this machine has {found} CUDA devices; try cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # where timing events are recorded
     return device
 
 

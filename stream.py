@@ -25,8 +25,8 @@ class Stream:
     def __init__(
         self, dataset: Dataset, augmentation: Augmentation, device: torch.device, seed: int
     ):
-        self.images = torch.from_numpy(np.ascontiguousarray(dataset.train_images)).to(device)
-        self.labels = torch.from_numpy(dataset.train_labels).to(device)
+        self.images = torch.tensor(dataset.train_images, device=device)
+        self.labels = torch.tensor(dataset.train_labels, device=device)
         self.one_hot = torch.eye(len(dataset.classes), device=device)
         self.mean = torch.tensor(dataset.mean, device=device)
         self.deviation = torch.tensor(dataset.deviation, device=device)

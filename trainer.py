@@ -48,8 +48,8 @@ class Trainer:
         self.optimizer = torch.optim.SGD(
             model.parameters(), lr=rate(0), momentum=momentum, weight_decay=weight_decay
         )
-        self.test_images = torch.from_numpy(dataset.test_images.copy()).to(device)
-        self.test_labels = torch.from_numpy(dataset.test_labels).to(device)
+        self.test_images = torch.tensor(dataset.test_images, device=device)
+        self.test_labels = torch.tensor(dataset.test_labels, device=device)
         self.step = 0  # optimizer steps made
         self.uses = torch.zeros(self.task.num_images, device=device)  # trainings on each image
         self.tally = torch.zeros(2, dtype=torch.float64, device=device)  # losses, hits of an epoch

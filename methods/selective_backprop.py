@@ -74,4 +74,7 @@ class SelectiveBackprop(Method):
 
     def set_extra_state(self, state: dict) -> None:
         super().set_extra_state(state)
-        self.queue = None if state["queue"] is None else Batch(**state["queue"])
+        queue = state["queue"]
+        if queue is not None:
+            queue = Batch(**{name: rows.to(self.task.device) for name, rows in queue.items()})
+        self.queue = queue

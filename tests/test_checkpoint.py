@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,13 +20,12 @@ SETTINGS = {"lr": 0.1, "method": "SGD"}
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> RunFolder:
+def folder(tmp_path: Path) -> Iterator[RunFolder]:
     """A run's folder with two checkpoints: of step 1 (previous) and step 2 (current)."""
-    folder = RunFolder(tmp_path, "run")
-    folder.open()
-    for step in (1, 2):
-        checkpoint.save(folder, SETTINGS, {"step": step, "weights": torch.ones(100)})
-    return folder
+    with RunFolder(tmp_path, "run") as folder:
+        for step in (1, 2):
+            checkpoint.save(folder, SETTINGS, {"step": step, "weights": torch.ones(100)})
+        yield folder
 
 
 def wrap(body: bytes) -> bytes:
@@ -111,9 +111,8 @@ def test_a_crash_between_the_renames_loses_nothing(folder: RunFolder) -> None:
 
 
 def test_no_checkpoint_is_a_start(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path, "new")
-    folder.open()
-    assert checkpoint.load(folder, SETTINGS) == (None, [])
+    with RunFolder(tmp_path, "new") as folder:
+        assert checkpoint.load(folder, SETTINGS) == (None, [])
 
 
 @pytest.mark.parametrize(

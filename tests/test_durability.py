@@ -258,6 +258,5 @@ def test_a_lock_is_the_processes_own(tmp_path: Path) -> None:
     """A file left by a dead process, whatever it says, holds nobody up."""
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.lock").write_text("process 1 on nowhere since forever\n")
-    folder = RunFolder(tmp_path, "run")
-    folder.open()
-    assert f"process {os.getpid()} on" in (tmp_path / "run" / "run.lock").read_text()
+    with RunFolder(tmp_path, "run"):
+        assert f"process {os.getpid()} on" in (tmp_path / "run" / "run.lock").read_text()
