@@ -74,7 +74,8 @@ class HelpFormatter(argparse.HelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
-        if action.default in (None, argparse.SUPPRESS, False) or "default" in text:
+        unstated = action.default in (None, argparse.SUPPRESS) or isinstance(action.default, bool)
+        if unstated or "default" in text:
             return text
         return f"{text} [default: %(default)s]"
 

@@ -67,14 +67,14 @@ RESNETS = {
 }
 
 
-def create_model(name: str, channels: int, classes: int, side: int) -> nn.Module:
+def create_model(name: str, channels: int, classes: int, size: tuple[int, int]) -> nn.Module:
     """A network by name: one of RESNETS, or any of timm's.
 
     Args:
         name: of the network.
         channels: of the images: 1 (grey) or 3.
         classes: number of logits.
-        side: height and width of the images in pixels.
+        size: height and width of the images in pixels.
 
     Raises:
         UsageError: for a name that neither knows, or a network that cannot take such images.
@@ -91,15 +91,16 @@ def create_model(name: str, channels: int, classes: int, side: int) -> nn.Module
     options = dict(in_chans=channels, num_classes=classes)
     try:
         try:
-            model = timm.create_model(name, img_size=side, **options)
+            model = timm.create_model(name, img_size=size, **options)
         except TypeError:  # convolutional networks take no image size
             model = timm.create_model(name, **options)
         model = with_small_stem(model)
         with torch.no_grad():
-            model.eval()(torch.zeros(1, channels, side, side))
+            model.eval()(torch.zeros(1, channels, *size))
     except (RuntimeError, ValueError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0]
         raise UsageError(
-            f"--model {name}: does not take {side}x{side} images ({str(error).splitlines()[0]}); "
+            f"--model {name}: does not take {size[1]}x{size[0]} images ({reason}); "
             f"use another, such as {next(iter(RESNETS))}"
         ) from error
     return model.train()

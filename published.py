@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from flags import Parser, number
+from flags import Parser, number, one_of
 
 #: Names that the published study's train.py gives to the same flags.
 FLAGS = {
@@ -38,8 +38,11 @@ METHODS = {"selective_backpropagation": "selective-backprop"}
 
 def add_flags(parser: Parser) -> None:
     """Accept, without listing them, the published flags that are not renamed ones of ours."""
-    for flag in (*WITHOUT_EFFECT, "--validation-exp", "--val-samples"):
-        parser.add_argument(flag, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    hidden = dict(default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    for flag in WITHOUT_EFFECT:
+        parser.add_argument(flag, **hidden)
+    parser.add_argument("--validation-exp", type=one_of(["True", "False"]), **hidden)
+    parser.add_argument("--val-samples", type=number(int, low=1), **hidden)
 
 
 def canonical(word: str) -> str:
@@ -62,9 +65,11 @@ def drop_without_effect(settings: argparse.Namespace) -> list[str]:
     return notes
 
 
-def take_validation(settings: argparse.Namespace) -> None:
+def take_validation(settings: argparse.Namespace, notes: list[str]) -> None:
     """The study writes `--validation_exp True --val_samples N` for our `--validation N`."""
     given = vars(settings)
-    wanted, count = given.pop("validation_exp", "False"), given.pop("val_samples", "5000")
+    wanted, count = given.pop("validation_exp", "False"), given.pop("val_samples", None)
     if wanted == "True":
-        settings.validation = number(int, low=1)(count)
+        settings.validation = 5000 if count is None else count
+    elif count is not None:
+        notes.append("--val-samples has no effect without --validation-exp True")

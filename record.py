@@ -39,6 +39,7 @@ COLUMNS = (
     "eval_seconds",
 )
 ENDED = ("finished", "diverged", "unknown")  # runs that starting again does not continue
+LONGEST_NAME = 255  # bytes that file systems allow
 LOCK_WAIT = 2.0  # seconds to wait for a dying process to let go of its folder
 
 
@@ -56,6 +57,10 @@ class RunFolder:
             raise UsageError(
                 f"--experiment-name {name}: leaves the results folder; give a plain name"
             )
+        if any(len(os.fsencode(part)) > LONGEST_NAME for part in Path(name).parts):
+            raise UsageError(
+                f"--experiment-name {name[:20]}...: too long; give at most {LONGEST_NAME} letters"
+            )
         self.lock: io.TextIOWrapper | None = None
 
     def status(self) -> str | None:
@@ -66,7 +71,10 @@ class RunFolder:
         return (self.path / "curve.csv").exists()
 
     def check(self, overwrite: bool) -> None:
-        """Refuse to replace a run that has ended, unless told to."""
+        """Refuse to replace a run that has ended, unless told to, and to write where we may not."""
+        existing = next(path for path in (self.path, *self.path.parents) if path.exists())
+        if not existing.is_dir() or not os.access(existing, os.W_OK):
+            raise UsageError(f"--results-dir: cannot write to {existing}; choose another")
         status = self.status()
         if status in ENDED and not overwrite:
             raise UsageError(

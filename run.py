@@ -158,8 +158,8 @@ def build(settings: argparse.Namespace, dataset: Dataset, device: torch.device) 
         seed=int(method_seed[0]),
     )
     torch.manual_seed(settings.seed)
-    _, channels, height, _ = dataset.train_images.shape
-    model = create_model(settings.model, channels, len(dataset.classes), height)
+    channels, *size = dataset.train_images.shape[1:]
+    model = create_model(settings.model, channels, len(dataset.classes), tuple(size))
     model = model.to(device, memory_format=torch.channels_last)
     augmentation = AUGMENTATIONS[settings.augmentation](**settings.augmentation_options)
     if settings.schedule == "linear":

@@ -109,10 +109,10 @@ def add_optimizer_flags(parser: Parser) -> None:
     )
     group.add_argument(
         "--batch-size",
-        type=number(int, low=1, high=1_000_000),
+        type=number(int, low=2, high=1_000_000),
         default=128,
         metavar="N",
-        help=f"images per step ({STUDY})",
+        help=f"images per step, at least the two that batch normalisation needs ({STUDY})",
     )
     group.add_argument(
         "--lr",
@@ -245,7 +245,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     if unknown:
         raise unknown_flag(parser, unknown[0])
     notes = published.drop_without_effect(settings)
-    published.take_validation(settings)
+    published.take_validation(settings, notes)
     settings.method_options = take_options(settings, METHODS, settings.method, notes)
     settings.augmentation_options = take_options(
         settings, AUGMENTATIONS, settings.augmentation, notes
@@ -276,7 +276,7 @@ def check_milestones(settings: argparse.Namespace, notes: list[str]) -> None:
         settings.milestones = []
         return
     if settings.milestones is None:
-        settings.milestones = [settings.epochs // 2, settings.epochs * 3 // 4]
+        settings.milestones = sorted({settings.epochs // 2, settings.epochs * 3 // 4} - {0})
         return
     given = " ".join(map(str, settings.milestones))
     if any(a >= b for a, b in zip(settings.milestones, settings.milestones[1:])):

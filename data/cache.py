@@ -8,7 +8,6 @@ import hashlib
 import json
 import shutil
 import sys
-import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -57,14 +56,19 @@ def fingerprint(root: Path, files: list[Path]) -> str:
 
 
 def store(folder: Path, arrays: Arrays) -> None:
+    """Write arrays aside, then put them in place; earlier caches of the same name go."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    name = folder.name.rpartition("-")[0]
+    for leftover in [*folder.parent.glob(f".{name}-*"), *folder.parent.glob(f"{name}-*")]:
+        if len(leftover.name) <= len(f".{folder.name}"):  # not one of a longer name
+            shutil.rmtree(leftover, ignore_errors=True)
+    aside = folder.with_name(f".{folder.name}")
     try:
-        for name, array in arrays.items():
-            np.save(aside / f"{name}.npy", array)
-        sums = {name: zlib.crc32(np.ascontiguousarray(array)) for name, array in arrays.items()}
+        aside.mkdir()
+        for part, array in arrays.items():
+            np.save(aside / f"{part}.npy", array)
+        sums = {part: checksum(aside / f"{part}.npy") for part in arrays}
         (aside / "checksums.json").write_text(json.dumps(sums))
-        shutil.rmtree(folder, ignore_errors=True)  # a damaged one may be in the way
         aside.rename(folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -74,11 +78,18 @@ def load(folder: Path) -> Arrays | None:
     """The arrays stored in `folder`, memory-mapped; None if it is missing or damaged."""
     try:
         sums = json.loads((folder / "checksums.json").read_text())
-        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in sums}
-    except (OSError, ValueError, EOFError):
+        if not isinstance(sums, dict) or not sums:
+            return None
+        if any(checksum(folder / f"{part}.npy") != total for part, total in sums.items()):
+            return None
+        return {part: np.load(folder / f"{part}.npy", mmap_mode="r") for part in sums}
+    except (OSError, ValueError):
         return None
-    whole = all(zlib.crc32(array) == sums[name] for name, array in arrays.items())
-    return arrays if whole else None
+
+
+def checksum(path: Path) -> int:
+    """Of a whole file, header and all."""
+    return zlib.crc32(np.memmap(path, dtype=np.uint8, mode="r"))
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import numpy as np
 
 from .cache import Arrays, cached
 from .dataset import Dataset
-from .downloads import fetch, unreadable
+from .downloads import check_labels, fetch, unreadable
 
 
 def load_cifar10(root: Path, **_) -> Dataset:
@@ -35,28 +35,32 @@ def load(cls, name: str, root: Path, labels: str, names: str, mean, deviation) -
     files = [*parts["train"], *parts["test"], meta]
     paths = fetch(root, name, files, lambda: cls(root, download=True))
 
+    content = unpickle(root / meta)
+    if not isinstance(content, dict) or names not in content:
+        raise unreadable(root / meta, "CIFAR", KeyError(f"no {names} in it"))
+    classes = tuple(content[names])
+
     def decode() -> Arrays:
         arrays = {}
         for part, batches in parts.items():
-            images, targets = zip(*(read_batch(root / batch, labels) for batch in batches))
+            read = [read_batch(root / batch, labels, len(classes)) for batch in batches]
+            images, targets = zip(*read)
             arrays[f"{part}_images"] = np.concatenate(images)
             arrays[f"{part}_labels"] = np.concatenate(targets)
         return arrays
 
     arrays = cached(root, name, paths, decode)
-    classes = tuple(unpickle(root / meta)[names])
     return Dataset(**arrays, classes=classes, mean=mean, deviation=deviation)
 
 
-def read_batch(path: Path, labels: str) -> tuple[np.ndarray, np.ndarray]:
+def read_batch(path: Path, labels: str, classes: int) -> tuple[np.ndarray, np.ndarray]:
     content = unpickle(path)
     try:
         images = np.asarray(content["data"], dtype=np.uint8).reshape(-1, 3, 32, 32)
         targets = np.asarray(content[labels], dtype=np.int64)
-        if len(images) != len(targets):
-            raise ValueError(f"{len(images)} images but {len(targets)} labels")
     except (KeyError, TypeError, ValueError) as error:
         raise unreadable(path, "CIFAR", error) from error
+    check_labels(path, "CIFAR", targets, len(images), classes)
     return images, targets
 
 

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from errors import UsageError
 
 from .cache import locked
@@ -24,7 +26,7 @@ def fetch(root: Path, name: str, files: list[str], download: Callable[[], object
                 print(f"downloading {name} to {root}", file=sys.stderr)
                 download_quietly(download)
     except Exception as error:  # of many kinds: network, server, checksum, disk
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = " ".join(str(error).split()).rstrip(":") or type(error).__name__
         raise UsageError(
             f"--data-dir {root}: {missing[0].relative_to(root)} is not there and the download of "
             f"{name} failed ({reason}); put the data set's files there: {', '.join(files)}"
@@ -42,8 +44,16 @@ def download_quietly(download: Callable[[], object]) -> None:
         socket.setdefaulttimeout(limit)
 
 
+def check_labels(path: Path, kind: str, labels: np.ndarray, images: int, classes: int) -> None:
+    """Refuse a file whose labels are not one of the classes for each image."""
+    if len(labels) != images:
+        raise unreadable(path, kind, ValueError(f"{images} images but {len(labels)} labels"))
+    for strange in labels[(labels < 0) | (labels >= classes)]:
+        raise unreadable(path, kind, ValueError(f"{strange} is not one of {classes} labels"))
+
+
 def unreadable(path: Path, kind: str, error: Exception) -> UsageError:
+    reason = " ".join([type(error).__name__, *str(error).split()])[:80]
     return UsageError(
-        f"{path}: not a readable {kind} file ({type(error).__name__}: {str(error)[:80]}); "
-        "delete it and run again to download it anew"
+        f"{path}: not a readable {kind} file ({reason}); delete it and run again to download it"
     )

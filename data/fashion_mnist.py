@@ -8,7 +8,7 @@ import numpy as np
 
 from .cache import Arrays, cached
 from .dataset import Dataset
-from .downloads import fetch, unreadable
+from .downloads import check_labels, fetch, unreadable
 
 RAW = "FashionMNIST/raw/"
 PARTS = {"train": "train", "test": "t10k"}
@@ -23,6 +23,8 @@ def load(root: Path, **_) -> Dataset:
 
     def decode() -> Arrays:
         train_images, train_labels, test_images, test_labels = map(read, paths)
+        check_labels(paths[1], "Fashion-MNIST", train_labels, len(train_images), 10)
+        check_labels(paths[3], "Fashion-MNIST", test_labels, len(test_images), 10)
         return dict(
             train_images=train_images[:, None],
             train_labels=train_labels,

@@ -15,7 +15,7 @@ from .image_files import decode_images
 
 def load(root: Path, *, image_size: int | None, **_) -> Dataset:
     """Classes are the folders' names, in order; all images must have one size or be resized."""
-    evaluated = "test" if (root / "test").is_dir() else "val"
+    evaluated = "val" if (root / "val").is_dir() and not (root / "test").is_dir() else "test"
     for part in ("train", evaluated):
         if not (root / part).is_dir():
             raise UsageError(

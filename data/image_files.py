@@ -9,26 +9,30 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from errors import UsageError
 
 GREY = {"1", "L"}  # Pillow's modes of black and white, and of 8-bit grey
+DEEP = ("I", "F")  # how Pillow's modes of more than 8 bits per channel begin
 
 
-def decode_images(paths: Sequence[Path], side: int | None = None) -> np.ndarray:
-    """Decode image files to uint8 [n, channels, height, width]; grey only if all are.
+def decode_images(
+    paths: Sequence[Path], side: int | None = None, colour: bool = False
+) -> np.ndarray:
+    """Decode image files to uint8 [n, channels, height, width]; of one channel if all are grey.
 
     Args:
         paths: files of any format that Pillow reads.
         side: height and width in pixels to resize to; None if all have one size already.
+        colour: three channels even if all are grey.
 
     Raises:
         UsageError: naming the file that is not an image, is truncated or differs in size.
     """
     with ThreadPoolExecutor() as pool:
         headers = list(pool.map(header, paths))
-        grey = {mode for _, mode in headers} <= GREY
+        grey = not colour and {mode for _, mode in headers} <= GREY
         if side is None:
             check_sizes(paths, [size for size, _ in headers])
         decode = partial(decode_image, mode="L" if grey else "RGB", side=side)
@@ -39,16 +43,19 @@ def decode_images(paths: Sequence[Path], side: int | None = None) -> np.ndarray:
 def header(path: Path) -> tuple[tuple[int, int], str]:
     try:
         with Image.open(path) as image:
-            return image.size, image.mode
-    except (UnidentifiedImageError, OSError) as error:
+            size, mode = image.size, image.mode
+    except Exception as error:  # Pillow raises many kinds on damaged files
         raise not_an_image(path) from error
+    if mode.startswith(DEEP):
+        raise UsageError(f"{path}: more than 8 bits per channel; convert the images to 8 bits")
+    return size, mode
 
 
 def decode_image(path: Path, mode: str, side: int | None) -> np.ndarray:
     try:
         with Image.open(path) as image:
             image = image.convert(mode)
-    except (OSError, SyntaxError) as error:  # Pillow raises the latter on a damaged PNG
+    except Exception as error:  # Pillow raises many kinds on damaged files
         raise not_an_image(path) from error
     if side is not None and image.size != (side, side):
         image = image.resize((side, side), Image.Resampling.BILINEAR)

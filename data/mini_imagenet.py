@@ -26,9 +26,13 @@ def load(root: Path, *, data_seed: int, **_) -> Dataset:
     """
     folder = root / "mini-imagenet"
     rows = [row for name in TABLES for row in read_table(folder / name)]
+    if not rows:
+        raise UsageError(f"{folder}: its tables name no images; fill them with filename,label")
     files = [folder / "images" / name for name, _ in rows]
     sources = [*(folder / name for name in TABLES), *files]
-    images = cached(root, "mini-imagenet", sources, lambda: dict(images=decode_images(files, SIDE)))
+    images = cached(
+        root, "mini-imagenet", sources, lambda: {"images": decode_images(files, SIDE, colour=True)}
+    )
     classes, labels = np.unique([label for _, label in rows], return_inverse=True)
 
     order = np.random.default_rng(data_seed).permutation(len(labels))
@@ -53,24 +57,26 @@ def read_table(path: Path) -> list[tuple[str, str]]:
         )
     images = path.parent / "images"
     present = set(os.listdir(images)) if images.is_dir() else set()
-    rows = []
     with open(path, newline="", encoding="utf-8", errors="replace") as file:
         reader = csv.DictReader(file)
-        for column in ("filename", "label"):
-            if column not in (reader.fieldnames or ()):
-                raise UsageError(
-                    f"{path}: no column {column!r} in its first line; it must be filename,label"
-                )
-        for row in reader:
-            name, label = row["filename"], row["label"]
-            if not name or not label:
-                raise UsageError(
-                    f"{path}: line {reader.line_num} lacks its filename or label; mend or delete it"
-                )
-            if name not in present:
-                raise UsageError(
-                    f"{path}: line {reader.line_num} names images/{name}, which is not there; "
-                    "add the image or delete the line"
-                )
-            rows.append((name, label))
-    return rows
+        try:
+            for column in ("filename", "label"):
+                if column not in (reader.fieldnames or ()):
+                    raise UsageError(
+                        f"{path}: no column {column!r} in its first line; it must be filename,label"
+                    )
+            return [check_row(path, reader.line_num, row, present) for row in reader]
+        except csv.Error as error:
+            raise UsageError(f"{path}: line {reader.line_num}: {error}; mend the table") from error
+
+
+def check_row(path: Path, line: int, row: dict[str, str], present: set[str]) -> tuple[str, str]:
+    name, label = row["filename"], row["label"]
+    if not name or not label:
+        raise UsageError(f"{path}: line {line} lacks its filename or label; mend or delete it")
+    if name not in present:
+        raise UsageError(
+            f"{path}: line {line} names images/{name}, which is not there; add the image or "
+            "delete the line"
+        )
+    return name, label

@@ -8,7 +8,7 @@ import numpy as np
 
 from .cache import Arrays, cached
 from .dataset import Dataset
-from .downloads import fetch, unreadable
+from .downloads import check_labels, fetch, unreadable
 
 
 def load(root: Path, **_) -> Dataset:
@@ -43,9 +43,9 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         content = loadmat(path)
         images = np.ascontiguousarray(content["X"].transpose(3, 2, 0, 1), dtype=np.uint8)
-        labels = content["y"].reshape(-1).astype(np.int64) % 10  # the file writes zero as ten
-        if len(images) != len(labels):
-            raise ValueError(f"{len(images)} images but {len(labels)} labels")
+        labels = content["y"].reshape(-1).astype(np.int64)
     except Exception as error:  # SciPy raises many kinds on damaged files
         raise unreadable(path, "SVHN", error) from error
+    labels[labels == 10] = 0  # the file writes zero as ten
+    check_labels(path, "SVHN", labels, len(images), 10)
     return images, labels

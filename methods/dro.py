@@ -36,6 +36,7 @@ class HardnessWeighted(Method):
             float,
             dict(
                 low=0,
+                high=1e6,
                 help="dro: robustness, per nat of loss; 0 is uniform sampling, infinity the "
                 "worst case (Fidon et al. 2022)",
             ),
@@ -43,6 +44,8 @@ class HardnessWeighted(Method):
         dro_init: Annotated[
             float | None,
             dict(
+                low=0,
+                high=1e6,
                 help="dro: loss in nats assumed of images not yet visited; default log(classes), "
                 "that of a uniform guess",
             ),

@@ -34,6 +34,7 @@ class SelectiveBackprop(Method):
             float | None,
             dict(
                 low=0,
+                high=1e6,
                 help="selective-backprop: exponent of the percentile; default 1/budget - 1, "
                 "which keeps a share of `budget` (Jiang et al. 2019)",
             ),

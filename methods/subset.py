@@ -36,6 +36,7 @@ class PSGD(UnifSGD):
             float,
             dict(
                 low=0,
+                high=1e6,
                 help="p-SGD, c-SGD: multiple of the mean importance added to every image's; "
                 "0 turns it off (Chang et al. 2017)",
             ),

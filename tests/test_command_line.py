@@ -478,13 +478,19 @@ REFUSED = {
     "epochs: a word": ("--epochs many", ["--epochs", "'many'", "whole number"]),
     "epochs: absurdly many": ("--epochs 99999999999", ["--epochs", "at most"]),
     "epochs under their published name": ("--epoch 0", ["--epochs", "'0'", "at least 1"]),
-    "batch size: zero": ("--batch-size 0", ["--batch-size", "'0'", "at least 1"]),
-    "batch size: minus one": ("--batch-size -1", ["--batch-size", "'-1'", "at least 1"]),
+    "batch size: zero": ("--batch-size 0", ["--batch-size", "'0'", "at least 2"]),
+    "batch size: minus one": ("--batch-size -1", ["--batch-size", "'-1'", "at least 2"]),
     "batch size: infinity": ("--batch-size inf", ["--batch-size", "'inf'", "whole number"]),
     "batch size: absurdly large": ("--batch-size 99999999999", ["--batch-size", "at most"]),
-    "batch size: more than images": ("--batch-size 1443", ["--batch-size 1443", "at most 1442"]),
+    "batch size: more than images": (
+        "--batch-size 1443",
+        ["--batch-size 1443", "1442 images", "at most 288"],
+    ),
     "batch size: one": ("--batch-size 1", ["--batch-size", "2"]),
-    "budget too small": ("--budget 0.01 --batch-size 128", ["--budget 0.01", "0.0888"]),
+    "budget too small": (
+        "--budget 0.01 --batch-size 128",
+        ["--budget 0.01", "1442 images", "one batch of 128"],
+    ),
     "lr: zero": ("--lr 0", ["--lr", "'0'", "above 0"]),
     "lr: minus": ("--lr -0.1", ["--lr", "'-0.1'", "above 0"]),
     "lr: nan": ("--lr nan", ["--lr", "'nan'", "above 0"]),
@@ -535,7 +541,7 @@ REFUSED = {
         "--validation_exp yes --val_samples 100",
         ["--validation", "yes", "True"],
     ),
-    "device: a card too many": ("--device cuda:99", ["--device cuda:99", "--device cpu"]),
+    "device: a card too many": ("--device cuda:99", ["--device cuda:99", "CUDA devices", "cpu"]),
     "device: nonsense": ("--device nonsense", ["--device nonsense", "cpu, cuda or cuda:N"]),
     "device: of another kind": ("--device meta", ["--device meta", "cpu, cuda or cuda:N"]),
     "checkpoints: never": ("--checkpoint-every 0", ["--checkpoint-every", "'0'", "500steps"]),
@@ -590,7 +596,8 @@ def test_the_smallest_budget_named_works_and_less_does_not(
     outcome = train_here(*run, "--budget", 0.00001)
     assert_refused(outcome, "--budget 1e-05", "1442 images", f"one batch of {batch_size}")
     smallest = re.search(r"the smallest budget that works is ([\d.]+)", outcome.stderr)[1]
-    assert_refused(train_here(*run, "--budget", float(smallest) - 0.0002), smallest)
+    assert batch_size / 1442 <= float(smallest) < batch_size / 1442 + 0.0001
+    assert_refused(train_here(*run, "--budget", batch_size / 1442 - 1e-7), smallest)
     assert train_here(*run, "--budget", smallest).returncode == 0
     (folder,) = (tmp_path / "results").iterdir()
     assert read_config(folder)["steps_per_epoch"] == 1
@@ -894,10 +901,16 @@ def test_the_image_size_that_is_advised_mends_a_folder(train_here, copy, tmp_pat
     assert read_config(folder)["num_images"] == 25
 
 
-def test_an_oblong_folder_and_a_network_for_squares(train_here, tmp_path: Path) -> None:
+def test_an_oblong_folder_and_a_network_of_patches(train_here, tmp_path: Path) -> None:
     small_files.write_folder(tmp_path / "data", size=(32, 48))
     outcome = try_data(train_here, "folder", "--model", "vit_tiny_patch16_224")
-    assert_refused(outcome, "--model vit_tiny_patch16_224", "32x48")
+    assert outcome.returncode == 0, outcome.stderr
+
+
+def test_a_network_that_cannot_take_the_images(train_here, tmp_path: Path) -> None:
+    small_files.write_folder(tmp_path / "data", size=(8, 8))
+    outcome = try_data(train_here, "folder", "--model", "vit_tiny_patch16_224")
+    assert_refused(outcome, "--model vit_tiny_patch16_224", "8x8", "use another, such as resnet18")
 
 
 # Results that are in the way
@@ -907,7 +920,7 @@ def test_an_oblong_folder_and_a_network_for_squares(train_here, tmp_path: Path) 
 def test_results_that_cannot_be_written(results: str, train_here, tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("a file, not a folder")
     outcome = train_here(*SHORT, "--results-dir", results)
-    assert_refused(outcome, "--results-dir", f"{results}/{NAME}", "Not a directory", "another")
+    assert_refused(outcome, "--results-dir", "cannot write to plain;", "choose another")
     assert (tmp_path / "plain").read_text() == "a file, not a folder"
 
 
@@ -1089,8 +1102,8 @@ def commands(
     "kind, fragments",
     {
         "method": ("--method", "did you mean p-SGD?"),
-        "budget": ("--budget 0.001", "the smallest budget that works is 0.0222"),
-        "device": ("--device cuda:99", "--device cpu"),
+        "budget": ("--budget 0.001", "the smallest budget that works is 0.022"),
+        "device": ("--device cuda:99", "CUDA devices", "cpu"),
         "name": ("--experiment-name ../outside", "plain name"),
         "data": ("svhn/test_32x32.mat: ", "delete"),
         "results": ("--results-dir", "file/below", "choose another"),

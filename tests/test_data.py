@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 import zlib
 from pathlib import Path
 
@@ -552,10 +551,10 @@ def test_processes_that_start_together_share_one_cache(count: int, tmp_path: Pat
 
 
 def forbid_writing(root: Path, patch: pytest.MonkeyPatch) -> None:
-    def mkdtemp(*arguments, **options):
+    def save(*arguments, **options):
         raise PermissionError(13, "Permission denied")
 
-    patch.setattr(tempfile, "mkdtemp", mkdtemp)
+    patch.setattr(np, "save", save)
 
 
 OBSTACLES = {
