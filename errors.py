@@ -7,6 +7,10 @@ class RunError(Exception):
     exit_status = 1
 
 
+class Failed(RunError):
+    """A cause outside the run: a full disk, a folder that vanished, too little memory."""
+
+
 class UsageError(RunError):
     """A flag or file that the user has to change."""
 

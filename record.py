@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 import watch
-from errors import Diverged, Interrupted, UsageError
+from errors import Diverged, Failed, Interrupted, UsageError
 from watch import read_status, write_status
 
 COLUMNS = (
@@ -99,6 +99,13 @@ class RunFolder:
         except (Interrupted, KeyboardInterrupt):
             status = "interrupted"
             raise
+        except OSError as error:
+            raise Failed(
+                f"{error.filename or self.path}: {error.strerror}; mend that and start the same "
+                "command again to go on from the last checkpoint"
+            ) from error
+        except torch.OutOfMemoryError as error:
+            raise Failed("out of GPU memory; lower --batch-size or use a smaller --model") from error
         finally:
             with suppress(FileNotFoundError):  # the folder is gone: that error is under way
                 write_status(self.path, status)

@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
         print("train.py: stopped; start the same command again to go on", file=sys.stderr)
         return 130
     except OSError as error:
-        print(f"train.py: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        print(f"train.py: {error.filename or 'input/output'}: {error.strerror}", file=sys.stderr)
         return 1
     return 0
 

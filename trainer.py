@@ -84,7 +84,7 @@ class Trainer:
         weights = self.method.reweigh(batch, losses.detach())
         self.clock.lap("select")
         loss = losses.mean() if weights is None else (weights * losses).mean()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
         self.count(batch, logits.detach(), losses.detach())
@@ -116,7 +116,7 @@ class Trainer:
         images = self.task.steps_per_epoch * self.task.batch_size
         train_loss, hits = self.tally.tolist()
         self.tally.zero_()
-        share = self.uses / self.uses.sum()
+        share = self.uses.double() / self.uses.sum()
         return dict(
             epoch=epoch,
             step=self.step,
