@@ -105,7 +105,7 @@ class RunFolder:
                 "command again to go on from the last checkpoint"
             ) from error
         except torch.OutOfMemoryError as error:
-            raise Failed("out of GPU memory; lower --batch-size or use a smaller --model") from error
+            raise Failed("out of GPU memory; lower --batch-size or the --model") from error
         finally:
             with suppress(FileNotFoundError):  # the folder is gone: that error is under way
                 write_status(self.path, status)

@@ -19,6 +19,7 @@ from torchvision import transforms
 
 from augmentations import AUGMENTATIONS
 from data import DATASETS, Dataset
+from flags import number
 from stream import Stream
 
 BATCH_SIZE = 128
@@ -75,13 +76,16 @@ def warm_loader(dataset: Dataset, augmentation: str) -> Iterator:
 
 def loader_rate(batches: Iterator, seconds: float) -> float:
     """Images per second over at least so long."""
-    # Workers have worked ahead, by two batches each, while other paths were measured.
-    for _ in range(4 * WORKERS):
+    queued = 2 * WORKERS  # batches that the workers make in advance, then they wait
+    for _ in range(2 * queued):
         next(batches)
     start, images = time.perf_counter(), 0
     while time.perf_counter() < start + seconds:
         images += len(next(batches)[1])
-    return images / (time.perf_counter() - start)
+    rate = images / (time.perf_counter() - start)
+    # Let the workers fill their queues now, not while the next path is measured.
+    time.sleep(2 * queued * BATCH_SIZE / rate)
+    return rate
 
 
 def stream_rate(stream: Stream, ahead: int | None, seconds: float) -> float:
@@ -111,7 +115,7 @@ def load(folder: Path) -> tuple[Dataset, str]:
 
 
 def machine() -> str:
-    """The processor, the threads and the versions that times depend on."""
+    """The processor, threads, versions and other work that times depend on."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         name = next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
@@ -121,43 +125,44 @@ def machine() -> str:
         f"{os.cpu_count()} cores of {name} ({torch.backends.cpu.get_cpu_capability()}), "
         f"{torch.get_num_threads()} threads; Python {platform.python_version()}, PyTorch "
         f"{torch.__version__}, torchvision {torchvision.__version__}, NumPy {np.__version__}, "
-        f"Pillow {PIL.__version__}"
+        f"Pillow {PIL.__version__}; load average before {os.getloadavg()[0]:.1f}"
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pipeline", description=__doc__)
     parser.add_argument("--data-dir", type=Path, default=Path("datasets"), metavar="DIR")
-    parser.add_argument("--rounds", type=int, default=9, help="in each, all paths take a turn")
-    parser.add_argument("--seconds", type=float, default=1.0, help="of a turn, at least")
-    parser.add_argument("--num-threads", type=int, default=2, help="of the project's paths")
+    positive = number(int, low=1)
+    parser.add_argument("--rounds", type=positive, default=9, help="of one turn for each path")
+    parser.add_argument("--seconds", type=number(float, low=0), default=0.5, help="of a turn")
+    parser.add_argument("--num-threads", type=positive, default=2, help="of the project's paths")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.num_threads)
     dataset, source = load(arguments.data_dir)
     print(f"{machine()}\ndata: {source}; batches of {BATCH_SIZE}", flush=True)
 
     loaders = {kind: warm_loader(dataset, kind) for kind in ("standard", "randaugment")}
-    streams = [
-        Stream(dataset, AUGMENTATIONS[augmentation](), torch.device("cpu"), seed=1)
-        for augmentation, *_ in PATHS
-    ]
+    streams = {
+        name: Stream(dataset, augmentation(), torch.device("cpu"), seed=1)
+        for name, augmentation in AUGMENTATIONS.items()
+    }
     loader_rates = {kind: [] for kind in loaders}
     rates = [[] for _ in PATHS]
-    for stream, (_, ahead, *_) in zip(streams, PATHS):
-        stream_rate(stream, ahead, 0)  # not counted: first calls import and allocate
+    for name, ahead, *_ in PATHS:
+        stream_rate(streams[name], ahead, 0)  # not counted: first calls import and allocate
     for _ in range(arguments.rounds):
         for kind, batches in loaders.items():
             loader_rates[kind].append(loader_rate(batches, arguments.seconds))
-        for measured, stream, (_, ahead, *_) in zip(rates, streams, PATHS):
-            measured.append(stream_rate(stream, ahead, arguments.seconds))
+        for measured, (name, ahead, *_) in zip(rates, PATHS):
+            measured.append(stream_rate(streams[name], ahead, arguments.seconds))
 
     print(f"\nimages/s, medians of {arguments.rounds} rounds; ratios of each round, (least-most)\n")
     print("| augmentation | known ahead | images/s | DataLoader | images/s | ratio | aim |")
     print("|---|---|--:|---|--:|--:|--:|")
-    for measured, (augmentation, ahead, kind, aim) in zip(rates, PATHS):
+    for measured, (name, ahead, kind, aim) in zip(rates, PATHS):
         ratios = np.divide(measured, loader_rates[kind])
         print(
-            f"| {augmentation} | {'one batch' if ahead else 'a block'} "
+            f"| {name} | {'one batch' if ahead else 'a block'} "
             f"| {np.median(measured):,.0f} | {kind} | {np.median(loader_rates[kind]):,.0f} "
             f"| {np.median(ratios):.1f} ({ratios.min():.1f}-{ratios.max():.1f}) "
             f"| {aim or ''} |"

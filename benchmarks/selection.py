@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flags import number
 from methods import METHODS, Batch, Method, Task
 from methods.drawing import draw_without_replacement
 
@@ -134,7 +135,7 @@ def measure_steps(repeats: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.selection", description=__doc__)
     parser.add_argument("--large", action="store_true", help="draw from ten million images too")
-    parser.add_argument("--num-threads", type=int, default=2)
+    parser.add_argument("--num-threads", type=number(int, low=1), default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.num_threads)
     print(machine())
