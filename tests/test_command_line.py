@@ -1061,7 +1061,7 @@ def test_the_help_states_the_default_of(flag: str, help_text: dict[str, str]) ->
     assert re.search(rf"(?<![\w.]){re.escape(DEFAULTS[flag])}(?![\w.])", stated)
 
 
-@pytest.mark.parametrize("flag", SWITCHES)
+@pytest.mark.parametrize("flag", sorted(SWITCHES))
 def test_the_help_does_not_call_a_switch_on_by_default(
     flag: str, help_text: dict[str, str]
 ) -> None:
