@@ -1106,7 +1106,7 @@ def commands(
         "device": ("--device cuda:99", "CUDA devices", "cpu"),
         "name": ("--experiment-name ../outside", "plain name"),
         "data": ("svhn/test_32x32.mat: ", "delete"),
-        "results": ("--results-dir", "file/below", "choose another"),
+        "results": ("--results-dir", "/file; ", "choose another"),
     }.items(),
 )
 def test_a_wrong_command_is_refused(kind: str, fragments: tuple[str, ...], commands) -> None:
