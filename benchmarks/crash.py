@@ -84,12 +84,15 @@ def crash(arguments: Sequence[str], kills: int, seed: int, results: Path) -> Out
             began = time.monotonic()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(chance.uniform(0, duration))
-                # It was faster than the whole run, which other work may have slowed.
-                duration = min(duration, time.monotonic() - began)
-        if process.poll() is None:
+        elapsed = time.monotonic() - began
+        alive = process.poll() is None
+        if alive:
             process.kill()
             killed += 1
-        resumes += RESUMED in process.communicate()[1]
+        resumed = RESUMED in (process.communicate()[1] if alive else finish(process))
+        resumes += resumed
+        if not alive and not resumed:  # faster than the first, which other work had slowed
+            duration = min(duration, elapsed)
     return Outcome(killed, resumes, mismatches + differences(whole_folder, folder))
 
 
