@@ -22,6 +22,7 @@ class Signals:
         if number == signal.SIGUSR1:
             self.checkpoint = True
         elif number == signal.SIGINT and self.stop is not None:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a third must not disturb the end
             raise KeyboardInterrupt
         else:
             self.stop = signal.Signals(number)

@@ -84,7 +84,6 @@ def test_fifty_kills_leave_no_trace(method: str, kills: int, no_network: None) -
         kills, jobs=1, seed=3, dataset="digits", model="resnet10-w16", methods=[method]
     )
     assert sum(outcome.kills for outcome in outcomes) == kills
-    assert sum(outcome.resumes for outcome in outcomes) > 0
     assert [outcome.mismatches for outcome in outcomes if outcome.mismatches] == []
 
 
