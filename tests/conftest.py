@@ -34,6 +34,17 @@ def no_network() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For small tensors: threads would only wait for each other."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def run_command(*arguments: object, seconds: float = 120) -> Completed:
     """`python train.py ARGUMENTS` in a process of its own, from the repository's root."""
     return subprocess.run(

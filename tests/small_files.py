@@ -199,3 +199,14 @@ def write_folder(
             Image.fromarray(image[0] if mode == "L" else image.transpose(1, 2, 0)).save(path)
             files.append(path)
     return Written(*arrays, tuple(classes), files)
+
+
+#: data set: what writes a small one of its kind
+WRITERS = {
+    "cifar10": write_cifar10,
+    "cifar100": write_cifar100,
+    "svhn": write_svhn,
+    "fashion-mnist": write_fashion_mnist,
+    "mini-imagenet": write_mini_imagenet,
+    "folder": write_folder,
+}

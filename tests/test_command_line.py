@@ -178,14 +178,6 @@ FACTS = {
     "svhn": (10, "randaugment", "p-SGD", 120),
     "mini-imagenet": (100, "standard", "unif-SGD", 250),
 }
-WRITERS = {
-    "cifar10": small_files.write_cifar10,
-    "cifar100": small_files.write_cifar100,
-    "svhn": small_files.write_svhn,
-    "fashion-mnist": small_files.write_fashion_mnist,
-    "mini-imagenet": small_files.write_mini_imagenet,
-    "folder": small_files.write_folder,
-}
 
 
 @pytest.mark.parametrize("dataset", COMMANDS)
@@ -209,7 +201,7 @@ def published_runs(
     smaller = ("--epochs", 2, "--batch-size", 16, "--model", "resnet10-w16", *CPU)
     places = ("--data-dir", data, "--results-dir", results)
     for dataset in COMMANDS:
-        WRITERS[dataset](data)
+        small_files.WRITERS[dataset](data)
     commands = [[*shlex.split(command), *smaller, *places] for command in COMMANDS.values()]
     return dict(zip(COMMANDS, train_commands(commands))), results
 
@@ -610,7 +602,7 @@ def test_the_smallest_budget_named_works_and_less_does_not(
 def test_without_files_and_network_it_says_what_to_put_where(
     dataset: str, train_here, tmp_path: Path
 ) -> None:
-    files = WRITERS[dataset](tmp_path / "examples").files
+    files = small_files.WRITERS[dataset](tmp_path / "examples").files
     outcome = train_here(*SHORT, "--dataset", dataset, "--data-dir", "empty")
     assert outcome.returncode == 2
     notice, message = outcome.stderr.splitlines()
@@ -660,7 +652,7 @@ FILES = {
 def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for each data set, to copy."""
     root = tmp_path_factory.mktemp("originals")
-    for dataset, write in WRITERS.items():
+    for dataset, write in small_files.WRITERS.items():
         options = dict(per_class=1) if dataset == "mini-imagenet" else {}
         write(root / dataset, **options)
     return root

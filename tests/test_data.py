@@ -20,14 +20,6 @@ from data import svhn as svhn_module
 from errors import UsageError
 
 PARTS = ("train_images", "train_labels", "test_images", "test_labels")
-WRITERS = {
-    "cifar10": small_files.write_cifar10,
-    "cifar100": small_files.write_cifar100,
-    "svhn": small_files.write_svhn,
-    "fashion-mnist": small_files.write_fashion_mnist,
-    "mini-imagenet": small_files.write_mini_imagenet,
-    "folder": small_files.write_folder,
-}
 #: mean, deviation, flip and padding
 FACTS = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), 0.5, 4),
@@ -71,9 +63,9 @@ def forbid_decoding(name: str, patch: pytest.MonkeyPatch) -> None:
 # Loaders
 
 
-@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("name", small_files.WRITERS)
 def test_a_loader_gives_arrays_of_one_kind(name: str, tmp_path: Path) -> None:
-    WRITERS[name](tmp_path)
+    small_files.WRITERS[name](tmp_path)
     dataset = load(name, tmp_path)
     channels, side = {"fashion-mnist": (1, 28), "mini-imagenet": (3, 84), "folder": (3, 16)}.get(
         name, (3, 32)
@@ -93,13 +85,13 @@ def test_a_loader_gives_arrays_of_one_kind(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "svhn", "fashion-mnist", "folder"])
 def test_a_loader_gives_what_was_written(name: str, tmp_path: Path) -> None:
-    written = WRITERS[name](tmp_path, seed=3)
+    written = small_files.WRITERS[name](tmp_path, seed=3)
     assert_equal(load(name, tmp_path), written)
 
 
 @pytest.mark.parametrize("name", FACTS)
 def test_statistics_flip_and_padding_of(name: str, tmp_path: Path) -> None:
-    WRITERS[name](tmp_path)
+    small_files.WRITERS[name](tmp_path)
     dataset = load(name, tmp_path)
     facts = (dataset.mean, dataset.deviation, dataset.flip, dataset.padding)
     assert facts == FACTS[name]
@@ -381,11 +373,11 @@ def test_holding_out_everything_or_nothing_is_refused(count: int) -> None:
 # The cache
 
 
-@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("name", small_files.WRITERS)
 def test_a_second_load_does_not_decode(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    WRITERS[name](tmp_path)
+    small_files.WRITERS[name](tmp_path)
     first = load(name, tmp_path)
     forbid_decoding(name, monkeypatch)
     assert_equal(load(name, tmp_path), first)
@@ -394,9 +386,9 @@ def test_a_second_load_does_not_decode(
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "svhn", "fashion-mnist", "folder"])
 def test_changed_files_are_noticed(name: str, tmp_path: Path) -> None:
-    before = WRITERS[name](tmp_path, seed=1)
+    before = small_files.WRITERS[name](tmp_path, seed=1)
     load(name, tmp_path)
-    after = WRITERS[name](tmp_path, seed=2)
+    after = small_files.WRITERS[name](tmp_path, seed=2)
     for file in after.files:  # a clock may be too coarse to tell the second writing
         status = file.stat()
         os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns + 10**9))

@@ -33,15 +33,7 @@ from trainer import Trainer
 
 FALSE_ALARM = 1e-4  # probability that chance alone fails one comparison of frequencies
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tensors here are small: threads would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # --- Helpers ---
