@@ -60,8 +60,7 @@ def store(folder: Path, arrays: Arrays) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     name = folder.name.rpartition("-")[0]
     for leftover in [*folder.parent.glob(f".{name}-*"), *folder.parent.glob(f"{name}-*")]:
-        if len(leftover.name) <= len(f".{folder.name}"):  # not one of a longer name
-            shutil.rmtree(leftover, ignore_errors=True)
+        shutil.rmtree(leftover, ignore_errors=True)
     aside = folder.with_name(f".{folder.name}")
     try:
         aside.mkdir()

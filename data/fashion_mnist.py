@@ -11,14 +11,14 @@ from .dataset import Dataset
 from .downloads import check_labels, fetch, unreadable
 
 RAW = "FashionMNIST/raw/"
-PARTS = {"train": "train", "test": "t10k"}
+PREFIXES = ("train", "t10k")
 
 
 def load(root: Path, **_) -> Dataset:
     from torchvision.datasets import FashionMNIST
 
     kinds = ("images-idx3-ubyte", "labels-idx1-ubyte")
-    files = [f"{RAW}{prefix}-{kind}" for prefix in PARTS.values() for kind in kinds]
+    files = [f"{RAW}{prefix}-{kind}" for prefix in PREFIXES for kind in kinds]
     paths = fetch(root, "fashion-mnist", files, lambda: FashionMNIST(root, download=True))
 
     def decode() -> Arrays:
