@@ -1,4 +1,4 @@
-"""The folder that a run leaves: config.json, curve.csv, model.pt, its status and its lock."""
+"""The folder that a run leaves: config.json, two tables, model.pt, its status and its lock."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ COLUMNS = (
     "train_accuracy",
     "test_loss",
     "test_accuracy",
+    "worst_class_accuracy",
+    "class_accuracy_p5",
     "images_scored",
     "images_trained",
     "count_entropy",
@@ -38,6 +40,7 @@ COLUMNS = (
     "train_seconds",
     "eval_seconds",
 )
+CLASS_COLUMNS = ("class", "train_count", "test_count", "test_accuracy", "test_loss")
 ENDED = ("finished", "diverged", "unknown")  # runs that starting again does not continue
 LONGEST_NAME = 255  # bytes that file systems allow
 LOCK_WAIT = 2.0  # seconds to wait for a dying process to let go of its folder
@@ -153,20 +156,26 @@ class RunFolder:
 
     def write_curve(self, rows: Sequence[Mapping]) -> None:
         """Write the whole curve: of a new run, or of the one that goes on."""
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        self.write("curve.csv", text.getvalue().encode())
+        self.write_table("curve.csv", COLUMNS, rows)
 
     def append_row(self, row: Mapping) -> None:
         with open(self.path / "curve.csv", "a", newline="") as file:
             csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(row)
 
+    def write_per_class(self, rows: Sequence[Mapping]) -> None:
+        self.write_table("per_class.csv", CLASS_COLUMNS, rows)
+
     def write_model(self, state: dict) -> None:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         self.write("model.pt", buffer.getbuffer())
+
+    def write_table(self, name: str, columns: Sequence[str], rows: Sequence[Mapping]) -> None:
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        self.write(name, text.getvalue().encode())
 
     def write(self, name: str, content: bytes | memoryview) -> None:
         """Put a file in place whole: a reader, or a crash, sees the old one or the new one."""

@@ -84,6 +84,20 @@ def add_task_flags(parser: Parser) -> None:
         f"test set; 5000 if N is left out ({STUDY})",
     )
     group.add_argument(
+        "--imbalance",
+        type=number(float, above=1, high=1_000_000),
+        metavar="RATIO",
+        help="train on fewer images of each class than of the one before it, in equal proportions, "
+        "so that the first class has RATIO times as many as the last (Cui et al. 2019)",
+    )
+    group.add_argument(
+        "--label-noise",
+        type=number(float, above=0, below=1),
+        metavar="SHARE",
+        help="give that share of the training images, in (0, 1), a wrong label, any one equally "
+        "likely (Han et al. 2018); after --imbalance",
+    )
+    group.add_argument(
         "--model",
         metavar="NAME",
         help=f"{', '.join(RESNETS)} (w16: base width 16), or any network of timm's; default "
@@ -176,7 +190,8 @@ def add_run_flags(parser: Parser) -> None:
         type=seed,
         default=42,
         metavar="N",
-        help="of splits: --validation, and train/test of mini-imagenet",
+        help="of splits: --validation, and train/test of mini-imagenet; of the choices of "
+        "--imbalance and --label-noise",
     )
     group.add_argument(
         "--data-dir",
@@ -190,7 +205,9 @@ def add_run_flags(parser: Parser) -> None:
     group.add_argument(
         "--experiment-name",
         metavar="NAME",
-        help="the run's folder in RESULTS_DIR; default DATASET_METHOD_AUGMENTATION_bBUDGET_sSEED",
+        help="the run's folder in RESULTS_DIR; default "
+        "DATASET_METHOD_AUGMENTATION_bBUDGET_sSEED, with _imbalanceRATIO and _noiseSHARE before "
+        "_b where these are given",
     )
     group.add_argument(
         "--overwrite", action="store_true", help="replace a finished run of that name"
@@ -261,8 +278,10 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         settings.epochs = 50 if digits else 200
     check_milestones(settings, notes)
     if settings.experiment_name is None:
+        imbalance = f"_imbalance{settings.imbalance:g}" if settings.imbalance else ""
+        noise = f"_noise{settings.label_noise:g}" if settings.label_noise else ""
         settings.experiment_name = (
-            f"{settings.dataset}_{settings.method}_{settings.augmentation}"
+            f"{settings.dataset}_{settings.method}_{settings.augmentation}{imbalance}{noise}"
             f"_b{settings.budget:g}_s{settings.seed}"
         )
     return settings, notes

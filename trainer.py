@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +19,31 @@ from stream import Stream
 EVALUATION_VALUES = 4_000_000  # input values forwarded at once in evaluation
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """How a model does on the test part, summed over the images of each of C classes."""
+
+    counts: np.ndarray  # int64 [C], images; 0 where the test part has none of a class
+    hits: np.ndarray  # float64 [C], images classified right
+    losses: np.ndarray  # float64 [C], cross-entropies in nats
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy over all images, in nats."""
+        return float(self.losses.sum() / self.counts.sum())
+
+    @property
+    def accuracy(self) -> float:
+        """Of all images, in percent."""
+        return float(100 * self.hits.sum() / self.counts.sum())
+
+    @property
+    def class_accuracies(self) -> np.ndarray:
+        """Percent [K], of the K classes that have test images."""
+        tested = self.counts > 0
+        return 100 * self.hits[tested] / self.counts[tested]
+
+
 class Trainer:
     """One run, and where it stands.
 
@@ -24,7 +51,7 @@ class Trainer:
         model: returns logits [b, classes] of images [b, c, h, w]; on the method's device.
         method: where to spend the budget.
         stream: makes augmented batches of the indices that the method draws.
-        dataset: its test part is evaluated.
+        dataset: its test part is evaluated, class by class.
         rate: learning rate of a step, counted from 0.
         momentum, weight_decay: of SGD.
     """
@@ -50,6 +77,10 @@ class Trainer:
         )
         self.test_images = torch.tensor(dataset.test_images, device=device)
         self.test_labels = torch.tensor(dataset.test_labels, device=device)
+        self.classes = dataset.classes
+        self.train_counts = np.bincount(dataset.train_labels, minlength=len(self.classes))
+        self.test_counts = np.bincount(dataset.test_labels, minlength=len(self.classes))
+        self.evaluation: Evaluation | None = None  # at the end of the last epoch
         self.step = 0  # optimizer steps made
         self.uses = torch.zeros(self.task.num_images, device=device)  # trainings on each image
         self.tally = torch.zeros(2, dtype=torch.float64, device=device)  # losses, hits of an epoch
@@ -109,9 +140,10 @@ class Trainer:
         if bad_step >= 0:
             raise Diverged(f"the loss became NaN or infinite at step {bad_step + 1}; {kept}")
         self.clock.lap("train")
-        test_loss, test_accuracy = self.evaluate()
+        self.evaluation = self.evaluate()
+        class_accuracies = self.evaluation.class_accuracies
         self.clock.lap("eval")
-        if not math.isfinite(test_loss):
+        if not math.isfinite(self.evaluation.loss):
             raise Diverged(f"the test loss is NaN or infinite after step {self.step}; {kept}")
         images = self.task.steps_per_epoch * self.task.batch_size
         train_loss, hits = self.tally.tolist()
@@ -123,8 +155,10 @@ class Trainer:
             lr=self.rate(self.step - 1),
             train_loss=train_loss / images,
             train_accuracy=100 * hits / images,
-            test_loss=test_loss,
-            test_accuracy=test_accuracy,
+            test_loss=self.evaluation.loss,
+            test_accuracy=self.evaluation.accuracy,
+            worst_class_accuracy=float(class_accuracies.min()),
+            class_accuracy_p5=float(np.percentile(class_accuracies, 5)),
             images_scored=self.method.images_scored,
             images_trained=self.step * self.task.batch_size,
             count_entropy=-float(torch.special.xlogy(share, share).sum()),
@@ -135,18 +169,37 @@ class Trainer:
         )
 
     @torch.no_grad()
-    def evaluate(self) -> tuple[float, float]:
-        """Mean cross-entropy in nats and accuracy in percent on the test part."""
+    def evaluate(self) -> Evaluation:
+        """How the model does on the test part now."""
         self.model.eval()
         size = max(1, EVALUATION_VALUES // self.test_images[0].numel())
-        sums = torch.zeros(2, dtype=torch.float64, device=self.task.device)
+        shape = 2, len(self.classes)  # hits and losses of each class
+        sums = torch.zeros(shape, dtype=torch.float64, device=self.task.device)
         for images, labels in zip(self.test_images.split(size), self.test_labels.split(size)):
             logits = self.model(self.stream.normalise(images))
-            losses = nn.functional.cross_entropy(logits, labels, reduction="sum")
-            sums += torch.stack([losses.double(), (logits.argmax(1) == labels).sum()])
+            losses = nn.functional.cross_entropy(logits, labels, reduction="none")
+            sums[0].index_add_(0, labels, (logits.argmax(1) == labels).double())
+            sums[1].index_add_(0, labels, losses.double())
         self.model.train()
-        loss, hits = (sums / len(self.test_labels)).tolist()
-        return loss, 100 * hits
+        hits, losses = sums.cpu().numpy()
+        return Evaluation(self.test_counts, hits, losses)
+
+    def per_class(self) -> list[dict[str, str | int | float | None]]:
+        """The last epoch's evaluation as rows of per_class.csv, one for each class."""
+        test = self.evaluation
+        numbers = (self.train_counts, test.counts, test.hits, test.losses)
+        return [
+            {
+                "class": name,
+                "train_count": train_count,
+                "test_count": count,
+                "test_accuracy": 100 * hits / count if count else None,
+                "test_loss": loss / count if count else None,
+            }
+            for name, train_count, count, hits, loss in zip(
+                self.classes, *(each.tolist() for each in numbers)
+            )
+        ]
 
     def state_dict(self) -> dict:
         """All that the rest of the run depends on."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from . import cifar, digits, fashion_mnist, folder, mini_imagenet, svhn
+from .corruption import long_tailed, with_label_noise
 from .dataset import Dataset, hold_out
 
 #: Each takes the data folder and, by keyword, data_seed and image_size.
@@ -16,4 +17,4 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "folder": folder.load,
 }
 
-__all__ = ["DATASETS", "Dataset", "hold_out"]
+__all__ = ["DATASETS", "Dataset", "hold_out", "long_tailed", "with_label_noise"]

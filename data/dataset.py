@@ -40,12 +40,18 @@ def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[flo
 def stratified(labels: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """`count` random positions of `labels` [n], as equal in number over classes as can be."""
     order = rng.permutation(len(labels))
-    rank = np.empty(len(labels), dtype=np.int64)  # of each image within its class
-    for label in np.unique(labels):
-        members = order[labels[order] == label]
-        rank[members] = np.arange(len(members))
+    rank = ranks_within_class(labels, order)
     # A stable sort by rank takes one of each class, then a second of each, and so on.
     return order[np.argsort(rank[order], kind="stable")][:count]
+
+
+def ranks_within_class(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Of each image its place, from 0, among those of its class as they come in `order` [n]."""
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    counts = np.bincount(labels)
+    ranks = np.empty(len(labels), dtype=np.int64)
+    ranks[by_class] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return ranks
 
 
 def hold_out(dataset: Dataset, count: int, seed: int) -> Dataset:

@@ -94,7 +94,7 @@ def test_a_plain_run_says_where_its_curve_is(plain) -> None:
 def test_a_plain_run_leaves_its_files_and_no_others(plain) -> None:
     _, folder = plain
     names = {path.name for path in folder.iterdir()}
-    assert names == {"config.json", "curve.csv", "model.pt", "run.lock", "status"}
+    assert names == {"config.json", "curve.csv", "model.pt", "per_class.csv", "run.lock", "status"}
     assert read_status(folder) == "finished"
 
 
@@ -1006,7 +1006,7 @@ def test_the_help_has_every_group(capsys: pytest.CaptureFixture) -> None:
 
 
 #: Flags that by default do nothing at all.
-WITHOUT_DEFAULT = {"--num-classes", "--validation"}
+WITHOUT_DEFAULT = {"--num-classes", "--validation", "--imbalance", "--label-noise"}
 SWITCHES = {"--overwrite", "--no-resume", "--deterministic", "--dro-importance"}
 DEFAULTS = {
     "--method": "SGD",
