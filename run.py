@@ -20,16 +20,15 @@ from tqdm import tqdm
 import checkpoint
 from augmentations import AUGMENTATIONS
 from budget import linear_rate, step_rate, steps_per_epoch, subset_size
-from data import DATASETS, Dataset, hold_out
+from data import DATASETS, Dataset, hold_out, long_tailed, with_label_noise
 from errors import Interrupted, UsageError
-from methods import METHODS, Task
+from methods import METHODS, Task, __version__
 from models import create_model
 from record import ENDED, RunFolder
 from signals import Signals
 from stream import Stream
 from trainer import Trainer
 
-VERSION = "0.1.0"
 METHOD_SEED = 2  # keeps a method's draws apart from those of the stream, which uses 0 and 1
 #: Settings that say where and how a run is made, not what it computes.
 INCIDENTAL = {
@@ -64,6 +63,7 @@ def run(settings: argparse.Namespace) -> None:
             folder.write_curve(rows)
             train(trainer, folder, settings, rows, signals)
             folder.write_model(trainer.model.state_dict())
+            folder.write_per_class(trainer.per_class())
         checkpoint.remove(folder)
     best = max(rows, key=lambda row: row["test_accuracy"])
     print(
@@ -192,6 +192,10 @@ def load_dataset(settings: argparse.Namespace) -> Dataset:
         )
     if settings.validation:
         dataset = hold_out(dataset, settings.validation, settings.data_seed)
+    if settings.imbalance:
+        dataset = long_tailed(dataset, settings.imbalance, settings.data_seed)
+    if settings.label_noise:
+        dataset = with_label_noise(dataset, settings.label_noise, settings.data_seed)
     return dataset
 
 
@@ -238,7 +242,7 @@ def describe(settings: argparse.Namespace, trainer: Trainer) -> dict:
         "device": f"{device} ({name})",
         "threads": torch.get_num_threads(),
         "versions": {
-            "code": VERSION,
+            "code": __version__,
             "commit": commit(),
             "python": platform.python_version(),
             **{package: version(package) for package in ("torch", "torchvision", "numpy")},

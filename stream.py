@@ -57,10 +57,7 @@ class Stream:
 
         # index_select, here and elsewhere, because indexing with [] costs several times as much.
         labels = self.labels.index_select(0, index)
-        targets = sum(
-            share * self.one_hot.index_select(0, labels.index_select(0, source))
-            for source, share in zip(mixed.sources, mixed.shares)
-        )
+        targets = mixed.blend(self.one_hot.index_select(0, labels))
         owners = mixed.owners()
         return Batch(
             mixed.images, targets, labels.index_select(0, owners), index.index_select(0, owners)

@@ -1,6 +1,7 @@
 """Augmentations. To add one: one file here and one line below."""
 
 from .base import Augmentation, Mixed
+from .functional import MixedBatch, mixup, ricap
 from .mixup import Mixup
 from .randaugment import RandAugment
 from .ricap import RICAP
@@ -12,4 +13,14 @@ AUGMENTATIONS: dict[str, type[Augmentation]] = {
     "randaugment": RandAugment,
 }
 
-__all__ = ["AUGMENTATIONS", "RICAP", "Augmentation", "Mixed", "Mixup", "RandAugment"]
+__all__ = [
+    "AUGMENTATIONS",
+    "RICAP",
+    "Augmentation",
+    "Mixed",
+    "MixedBatch",
+    "Mixup",
+    "RandAugment",
+    "mixup",
+    "ricap",
+]

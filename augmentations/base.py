@@ -20,6 +20,14 @@ class Mixed(NamedTuple):
         """Rows [b] of the sources with the largest share, to which each image belongs."""
         return self.sources[self.shares.index(max(self.shares))]
 
+    def blend(self, targets: Tensor) -> Tensor:
+        """Soft labels [b, classes] of the mixed images from those of the batch, alike."""
+        # index_select, because indexing with [] costs several times as much.
+        return sum(
+            share * targets.index_select(0, source)
+            for source, share in zip(self.sources, self.shares)
+        )
+
 
 class Augmentation:
     """`standard`: random crop and flip alone; override what differs.

@@ -2,9 +2,12 @@
 
 from .base import Method, Task
 from .batch import Batch
-from .dro import HardnessWeighted
-from .selective_backprop import SelectiveBackprop
-from .subset import CSGD, PSGD, UnifSGD
+from .dro import HardnessWeighted, HardnessWeightedSampler
+from .sampler import per_image
+from .selective_backprop import SelectiveBackprop, SelectiveBackpropSelector
+from .subset import CSGD, PSGD, CSGDSampler, PSGDSampler, UnifSGD
+
+__version__ = "0.1.0"
 
 METHODS: dict[str, type[Method]] = {
     "SGD": Method,
@@ -15,4 +18,14 @@ METHODS: dict[str, type[Method]] = {
     "dro": HardnessWeighted,
 }
 
-__all__ = ["METHODS", "Batch", "Method", "Task"]
+__all__ = [
+    "METHODS",
+    "Batch",
+    "CSGDSampler",
+    "HardnessWeightedSampler",
+    "Method",
+    "PSGDSampler",
+    "SelectiveBackpropSelector",
+    "Task",
+    "per_image",
+]

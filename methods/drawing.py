@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 
-def draw_without_replacement(weights: Tensor, k: int, rng: torch.Generator) -> Tensor:
+def draw_without_replacement(
+    weights: Tensor, k: int, rng: torch.Generator, ordered: bool = False
+) -> Tensor:
     """Draw k of N distinct indices, each draw proportional to the weights not yet drawn.
 
     This is successive sampling, the law of `numpy.random.Generator.choice(replace=False, p=...)`
@@ -18,11 +20,12 @@ def draw_without_replacement(weights: Tensor, k: int, rng: torch.Generator) -> T
         weights: [N] non-negative floats, not necessarily normalised.
         k: how many to draw, at most N.
         rng: generator on the device of `weights`.
+        ordered: whether the order matters, which costs a sort.
 
     Returns:
-        [k] int64 indices in no particular order: shuffle them where order matters.
+        [k] int64 indices, in the order of drawing if `ordered`, else in no particular one.
     """
     tiny = torch.finfo(weights.dtype).tiny
     arrival = torch.empty_like(weights).exponential_(generator=rng)
     log_arrival = arrival.clamp_(min=tiny).log_().sub_(weights.clamp(min=tiny).log_())
-    return log_arrival.topk(k, largest=False, sorted=False).indices
+    return log_arrival.topk(k, largest=False, sorted=ordered).indices

@@ -9,22 +9,104 @@ from torch import Tensor, nn
 
 from .base import Method, Task
 from .batch import Batch
+from .sampler import Sampler, per_image
 
 
-class SelectiveBackprop(Method):
-    """Keep a scored image with probability percentile(loss) ** beta; step on full batches.
+class SelectiveBackpropSelector(Sampler):
+    """Keeps a scored image with probability percentile(loss) ** beta; batches what it keeps.
 
     Jiang et al. 2019, "Accelerating Deep Learning by Focusing on the Biggest Losers". The
     percentile is the share of the last 1,024 scored losses, the batch's own included, that are
     strictly lower; until there are as many, everything is kept. Kept images wait in a queue and
-    each B of them make a step. If percentiles are uniform, 1 / (beta + 1) of the images is kept,
-    so beta = 1/b - 1 (the default) spends the budget in about as many passes as epochs.
+    each B of them make a batch. If percentiles are uniform, 1 / (beta + 1) of the images is kept.
 
-    Whether a step is due depends on how many images were kept, so this method alone reads one
-    number back from the device per scored batch.
+    Whether a batch is full depends on how many images were kept, so one number per scored batch
+    is read back from the device.
+
+    Args:
+        batch_size: B, images of a batch to train on.
+        beta: exponent of the percentile, at least 0; 1/b - 1 keeps a share of b.
+        device, generator: as for `Sampler`.
     """
 
     HISTORY = 1024
+
+    def __init__(
+        self,
+        batch_size: int,
+        *,
+        beta: float,
+        device: torch.device | str = "cpu",
+        generator: torch.Generator | None = None,
+    ):
+        super().__init__(device, generator)
+        if batch_size < 1 or not beta >= 0:
+            raise ValueError("batch_size has to be at least 1 and beta at least 0")
+        self.batch_size, self.beta = batch_size, beta
+        self.scored = 0  # losses seen
+        self.register_buffer("history", torch.full((self.HISTORY,), torch.inf, device=self.device))
+        self.queue: list[Tensor] | None = None  # kept rows of each column
+
+    def select(self, losses: Tensor, *columns: Tensor) -> list[tuple[Tensor, ...]]:
+        """Pick from a scored batch; the batches to train on now, none while too few are kept.
+
+        Args:
+            losses: [b], or [b, ...] per pixel or voxel, which are averaged; on this device.
+            columns: what to train with, for example images and labels: each [b, ...].
+
+        Returns:
+            Any number of batches, each with B rows of every column, in the order scored.
+
+        Raises:
+            ValueError: for losses or columns that are not one per image.
+        """
+        self.keep(losses, *columns)
+        return list(iter(self.take, None))
+
+    def keep(self, losses: Tensor, *columns: Tensor) -> None:
+        """Pick from a scored batch, as `select` does, and leave it in the queue."""
+        losses = per_image(losses)
+        if not columns or any(len(column) != len(losses) for column in columns):
+            raise ValueError(f"give columns of {len(losses)} rows each, one for each loss")
+        rows = self.kept(losses).nonzero().squeeze(1)
+        kept = [column[rows.to(column.device)] for column in columns]
+        self.queue = kept if self.queue is None else list(map(torch.cat, zip(self.queue, kept)))
+
+    def take(self) -> tuple[Tensor, ...] | None:
+        """The B images that have waited longest, or None while there are fewer."""
+        size = self.batch_size
+        if self.queue is None or len(self.queue[0]) < size:
+            return None
+        batch = tuple(column[:size] for column in self.queue)
+        self.queue = [column[size:] for column in self.queue]
+        return batch
+
+    def kept(self, losses: Tensor) -> Tensor:
+        """Record the losses [b] of a scored batch and toss its coins: bool [b]."""
+        self.scored += len(losses)
+        self.history = torch.cat([self.history, losses])[-self.HISTORY :]
+        coins = torch.rand(len(losses), generator=self.rng, device=losses.device)
+        if self.scored < self.HISTORY:
+            return coins < 1
+        percentiles = (losses[:, None] > self.history).float().mean(1)
+        return coins < percentiles**self.beta
+
+    def get_extra_state(self) -> dict:
+        # Cloned, because a slice would be saved with all of the storage behind it.
+        queue = None if self.queue is None else [column.clone() for column in self.queue]
+        return super().get_extra_state() | {"scored": self.scored, "queue": queue}
+
+    def set_extra_state(self, state: dict) -> None:
+        super().set_extra_state(state)
+        self.scored, queue = state["scored"], state["queue"]
+        self.queue = None if queue is None else [column.to(self.device) for column in queue]
+
+
+class SelectiveBackprop(Method):
+    """The `SelectiveBackpropSelector` at work (Jiang et al. 2019).
+
+    beta = 1/b - 1 (the default) spends the budget in about as many passes as epochs.
+    """
 
     def __init__(
         self,
@@ -41,41 +123,14 @@ class SelectiveBackprop(Method):
         ] = None,
     ):
         super().__init__(task)
-        self.beta = 1 / task.budget - 1 if sb_beta is None else sb_beta
-        self.register_buffer("history", torch.full((self.HISTORY,), torch.inf, device=task.device))
-        self.queue: Batch | None = None
+        self.selector = SelectiveBackpropSelector(
+            task.batch_size,
+            beta=1 / task.budget - 1 if sb_beta is None else sb_beta,
+            device=task.device,
+            generator=self.rng,
+        )
 
     def choose(self, batch: Batch, model: nn.Module) -> Batch | None:
-        kept = batch[self.kept(batch.losses(self.score(batch, model))).nonzero().squeeze(1)]
-        queue = kept if self.queue is None else self.queue + kept
-        size = self.task.batch_size
-        if len(queue) < size:
-            self.queue = queue
-            return None
-        self.queue = queue[size:]
-        return queue[:size]
-
-    def kept(self, losses: Tensor) -> Tensor:
-        """Record the losses [b] of a scored batch and toss its coins: bool [b]."""
-        self.history = torch.cat([self.history, losses])[-self.HISTORY :]
-        coins = torch.rand(len(losses), generator=self.rng, device=losses.device)
-        if self.images_scored < self.HISTORY:
-            return coins < 1
-        percentiles = (losses[:, None] > self.history).float().mean(1)
-        return coins < percentiles**self.beta
-
-    def get_extra_state(self) -> dict:
-        # Cloned, because a slice would be saved with all of the storage behind it.
-        queue = (
-            None
-            if self.queue is None
-            else {name: rows.clone() for name, rows in vars(self.queue).items()}
-        )
-        return super().get_extra_state() | {"queue": queue}
-
-    def set_extra_state(self, state: dict) -> None:
-        super().set_extra_state(state)
-        queue = state["queue"]
-        if queue is not None:
-            queue = Batch(**{name: rows.to(self.task.device) for name, rows in queue.items()})
-        self.queue = queue
+        self.selector.keep(batch.losses(self.score(batch, model)), *vars(batch).values())
+        ready = self.selector.take()
+        return None if ready is None else Batch(*ready)

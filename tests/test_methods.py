@@ -325,7 +325,7 @@ def test_weights_of_a_trace(method_class, smoothing):
         observe_errors(method, index, errors)
     importance = np.array(IMPORTANCE[method_class])
     mean = {PSGD: 4.3 / 6, CSGD: 1.26 / 6}[method_class]
-    np.testing.assert_allclose(method.weights(), importance + smoothing * mean, rtol=1e-5)
+    np.testing.assert_allclose(method.sampler.weights(), importance + smoothing * mean, rtol=1e-5)
 
 
 @pytest.mark.parametrize("method_class", [PSGD, CSGD])
@@ -340,13 +340,13 @@ def test_weights_after_each_step_of_a_trace(method_class):
         means = {i: np.mean(errors) for i, errors in history.items() if errors}
         known = {i: m * (1 - m) if method_class is CSGD else m for i, m in means.items()}
         expected = [known.get(i, max(known.values())) for i in range(6)]
-        np.testing.assert_allclose(method.weights(), expected, rtol=1e-5)
+        np.testing.assert_allclose(method.sampler.weights(), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("smoothing", [0, 1])
 @pytest.mark.parametrize("method_class", [PSGD, CSGD])
 def test_all_weights_are_equal_before_the_first_visit(method_class, smoothing):
-    weights = method_class(make_task(), smoothing=smoothing).weights()
+    weights = method_class(make_task(), smoothing=smoothing).sampler.weights()
     assert weights.shape == (64,)
     assert weights[0] > 0
     assert (weights == weights[0]).all()
@@ -359,7 +359,7 @@ def test_smoothing_is_on_by_default():
     for index, errors in VISITS:
         observe_errors(given, index, errors)
         observe_errors(default, index, errors)
-    assert torch.equal(given.weights(), default.weights())
+    assert torch.equal(given.sampler.weights(), default.sampler.weights())
 
 
 def skewed(method_class, **options) -> PSGD:
@@ -379,7 +379,7 @@ def test_weighted_draws_match_numpy_choice(method_class, smoothing):
     drawn = draws_of(method, 3000)
     assert drawn.shape == (3000, 12)
     assert all(len(set(row)) == 12 for row in drawn.tolist())
-    expected = numpy_inclusion(method.weights(), 12, 3000)
+    expected = numpy_inclusion(method.sampler.weights(), 12, 3000)
     assert expected.max() - expected.min() > 0.2, "the weights are too even to test anything"
     assert_inclusion(drawn, expected, draws_behind=3000)
 
@@ -409,7 +409,7 @@ def test_warmup_draws_uniformly(method_class):
     for step in (0, 3, 5):  # of the first two epochs
         assert_inclusion(draws_of(method, 1000, step), uniform)
     after = draws_of(method, 1000, step=6)
-    assert_inclusion(after, numpy_inclusion(method.weights(), 12, 3000), draws_behind=3000)
+    assert_inclusion(after, numpy_inclusion(method.sampler.weights(), 12, 3000), draws_behind=3000)
 
 
 # --- selective-backprop ---
@@ -464,8 +464,7 @@ def copied(rng: torch.Generator) -> torch.Generator:
 def with_full_history(method: SelectiveBackprop, losses: torch.Tensor) -> SelectiveBackprop:
     """Let it score 1,024 losses first."""
     assert len(losses) == 1024
-    method.images_scored = 1024
-    method.kept(losses)
+    method.selector.kept(losses)
     return method
 
 
@@ -484,7 +483,7 @@ def test_images_are_kept_with_probability_percentile_to_the_beta(beta):
     for seed in range(tosses):
         method.load_state_dict(start)
         method.rng.manual_seed(seed)
-        kept += method.kept(batch).view(64, 5).sum(0).numpy()
+        kept += method.selector.kept(batch).view(64, 5).sum(0).numpy()
     bound = stats.norm.isf(FALSE_ALARM / (2 * 5))
     deviation = np.sqrt(expected * (1 - expected) / (tosses * 64))
     assert (np.abs(kept / (tosses * 64) - expected) <= bound * deviation).all()
@@ -503,7 +502,8 @@ def test_kept_share_is_near_the_budget(budget):
     draws = torch.Generator().manual_seed(0)
     with_full_history(method, torch.empty(1024).exponential_(generator=draws))
     kept = sum(
-        method.kept(torch.empty(128).exponential_(generator=draws)).sum().item() for _ in range(200)
+        method.selector.kept(torch.empty(128).exponential_(generator=draws)).sum().item()
+        for _ in range(200)
     )
     # Coins deviate by 0.003, and a percentile that includes its own loss by less than 0.001.
     assert kept / (200 * 128) == pytest.approx(budget, abs=0.015)
@@ -511,9 +511,9 @@ def test_kept_share_is_near_the_budget(budget):
 
 @pytest.mark.parametrize("budget, beta", [(1.0, 0), (0.5, 1), (0.25, 3), (0.2, 4)])
 def test_default_beta_keeps_a_share_of_the_budget(budget, beta):
-    assert SelectiveBackprop(make_task(budget=budget)).beta == pytest.approx(beta)
-    assert SelectiveBackprop(make_task(budget=budget), sb_beta=0.5).beta == 0.5
-    assert SelectiveBackprop(make_task(budget=budget), sb_beta=0.0).beta == 0
+    assert SelectiveBackprop(make_task(budget=budget)).selector.beta == pytest.approx(beta)
+    assert SelectiveBackprop(make_task(budget=budget), sb_beta=0.5).selector.beta == 0.5
+    assert SelectiveBackprop(make_task(budget=budget), sb_beta=0.0).selector.beta == 0
 
 
 @pytest.mark.parametrize("options", [dict(), dict(sb_beta=0.0)])
@@ -521,7 +521,7 @@ def test_beta_zero_keeps_everything(options):
     """Even the image of the lowest loss, whose percentile is zero."""
     method = SelectiveBackprop(make_task(budget=1.0 if not options else 0.5), **options)
     with_full_history(method, torch.linspace(1, 2, 1024))
-    assert method.kept(torch.linspace(0, 3, 100)).all()
+    assert method.selector.kept(torch.linspace(0, 3, 100)).all()
 
 
 def test_everything_is_kept_until_the_history_is_full():
@@ -533,7 +533,7 @@ def test_everything_is_kept_until_the_history_is_full():
         assert stepped.index.tolist() == list(range(100 * turn, 100 * turn + 100))
     assert method.images_scored == 1000
     assert method.choose(candidates(random, 24, start=1000), model) is None
-    assert len(method.queue) < 24
+    assert len(method.selector.queue[0]) < 24
 
 
 def test_queue_keeps_order_and_leftovers():
@@ -547,9 +547,11 @@ def test_queue_keeps_order_and_leftovers():
     stepped = [batch for batch in stepped if batch is not None]
     assert [len(batch) for batch in stepped] == [8] * 6
     assert torch.cat([batch.index for batch in stepped]).tolist() == list(range(48))
-    assert method.queue.index.tolist() == list(range(48, 54))
+    assert Batch(*method.selector.queue).index.tolist() == list(range(48, 54))
     for name in ("images", "targets", "labels"):  # rows stay together
-        rows = torch.cat([getattr(batch, name) for batch in [*stepped, method.queue]])
+        rows = torch.cat(
+            [getattr(batch, name) for batch in [*stepped, Batch(*method.selector.queue)]]
+        )
         assert torch.equal(rows, torch.cat([getattr(batch, name) for batch in batches]))
 
 
@@ -566,7 +568,9 @@ def test_mixed_images_keep_their_targets_in_the_queue(augmentation):
     stepped = [batch for batch in stepped if batch is not None]
     assert len(stepped) >= 5
     for name in ("images", "targets", "labels", "index"):
-        rows = torch.cat([getattr(batch, name) for batch in [*stepped, method.queue]])
+        rows = torch.cat(
+            [getattr(batch, name) for batch in [*stepped, Batch(*method.selector.queue)]]
+        )
         assert torch.equal(rows, torch.cat([getattr(batch, name) for batch in batches]))
 
 
@@ -616,17 +620,17 @@ def test_dro_probabilities(beta):
     expected = (hardness / hardness.sum() + 1e-4 / 64) / (1 + 1e-4)
     # beta * L is rounded to 24 bits before the exponential, which beta = 1000 shows.
     rtol = 1e-5 if beta < 1000 else 2e-3
-    np.testing.assert_allclose(method.probabilities(), expected, rtol=rtol)
-    assert method.probabilities().sum().item() == pytest.approx(1, abs=1e-5)
+    np.testing.assert_allclose(method.sampler.probabilities(), expected, rtol=rtol)
+    assert method.sampler.probabilities().sum().item() == pytest.approx(1, abs=1e-5)
     if beta == 0:
-        np.testing.assert_allclose(method.probabilities(), 1 / 64, rtol=1e-6)
+        np.testing.assert_allclose(method.sampler.probabilities(), 1 / 64, rtol=1e-6)
 
 
 @pytest.mark.parametrize("losses", [[0.0] * 63 + [90.0], [1e4] * 63 + [0.0], [1e-30] * 64])
 def test_dro_probabilities_neither_overflow_nor_vanish(losses):
     method = HardnessWeighted(make_task(), dro_beta=1000.0)
     learn_losses(method, losses)
-    probabilities = method.probabilities()
+    probabilities = method.sampler.probabilities()
     assert probabilities.isfinite().all()
     assert probabilities.sum().item() == pytest.approx(1, abs=1e-5)
     assert probabilities.min().item() >= 1e-4 / 64 / (1 + 1e-4) * (1 - 1e-6)
@@ -636,26 +640,26 @@ def test_dro_probabilities_neither_overflow_nor_vanish(losses):
 @pytest.mark.parametrize("options, initial", [(dict(), math.log(4)), (dict(dro_init=5.0), 5.0)])
 def test_dro_initial_losses(options, initial):
     method = HardnessWeighted(make_task(num_images=4000, batch_size=8), **options)
-    noise = (method.stale.double().numpy() / initial - 1) / 0.001
+    noise = (method.sampler.losses.double().numpy() / initial - 1) / 0.001
     assert stats.kstest(noise, "norm").pvalue > FALSE_ALARM
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.3, 0.9])
 def test_dro_update(momentum):
     method = HardnessWeighted(make_task(), dro_momentum=momentum)
-    stale = method.stale.double().numpy().copy()
+    stale = method.sampler.losses.double().numpy().copy()
     for index, losses in [([3, 60, 1], [0.5, 7.0, 2.0]), ([60, 0, 3], [1.0, 0.0, 4.0])]:
         learn_losses(method, losses, index)
         for i, loss in zip(index, losses):
             stale[i] = momentum * stale[i] + (1 - momentum) * loss
-        np.testing.assert_allclose(method.stale, stale, rtol=1e-6)
+        np.testing.assert_allclose(method.sampler.losses, stale, rtol=1e-6)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.5])
 def test_dro_importance_weights(momentum):
     method = HardnessWeighted(make_task(), dro_beta=2.0, dro_momentum=momentum, dro_importance=True)
     learn_losses(method, np.full(64, 2.0))
-    stale = method.stale.clone()
+    stale = method.sampler.losses.clone()
     losses = torch.tensor([2.0, 2.5, 1.7, 90.0, 0.0, 1e4])
     batch = make_batch([9, 8, 7, 6, 5, 4], [0, 1, 2, 3, 0, 1])
     change = losses.numpy() - stale[[9, 8, 7, 6, 5, 4]].numpy()
@@ -665,7 +669,7 @@ def test_dro_importance_weights(momentum):
     if momentum == 0:
         assert expected[4] == np.float32(0.1)
     np.testing.assert_allclose(method.reweigh(batch, losses), expected, rtol=1e-5)
-    assert torch.equal(method.stale, stale), "weighing is not learning"
+    assert torch.equal(method.sampler.losses, stale), "weighing is not learning"
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -685,7 +689,7 @@ def test_importance_weights_are_constant_in_the_step():
     weights = torch.tensor(
         [
             min(max(math.exp(0.5 * (loss - stale)), 0.1), 10)
-            for loss, stale in zip(losses.tolist(), method.stale[batch.index].tolist())
+            for loss, stale in zip(losses.tolist(), method.sampler.losses[batch.index].tolist())
         ]
     )
     assert weights.max() - weights.min() > 0.1, "the weights are too even to test anything"
@@ -694,7 +698,7 @@ def test_importance_weights_are_constant_in_the_step():
     for after, before in zip(trainer.model.parameters(), model.parameters()):
         expected = before - 0.1 * (before.grad + 1e-4 * before)
         torch.testing.assert_close(after, expected)
-    torch.testing.assert_close(method.stale[batch.index], losses.detach())
+    torch.testing.assert_close(method.sampler.losses[batch.index], losses.detach())
 
 
 @pytest.mark.parametrize("beta", [0.0, 2.0])
@@ -707,7 +711,7 @@ def test_dro_draws_match_numpy_choice(beta):
     if beta == 0:
         assert_inclusion(drawn, np.full(30, 6 / 30))
     else:
-        expected = numpy_inclusion(method.probabilities(), 6, 4000)
+        expected = numpy_inclusion(method.sampler.probabilities(), 6, 4000)
         assert_inclusion(drawn, expected, draws_behind=4000)
 
 
@@ -790,8 +794,8 @@ def test_a_loaded_method_goes_on_alike(name):
 
     if name == "selective-backprop":
         assert fresh.images_scored > 1024
-        assert 0 < len(fresh.queue) < 32
-        assert torch.equal(fresh.queue.images, method.queue.images)
+        assert 0 < len(fresh.selector.queue[0]) < 32
+        assert torch.equal(fresh.selector.queue[0], method.selector.queue[0])
     assert fresh.images_scored == method.images_scored
     expected = journal(method, 20, dataset, first=50)
     resumed = journal(fresh, 20, dataset, first=50)
@@ -809,7 +813,7 @@ def test_a_queue_is_saved_without_the_storage_behind_it():
         batch = candidates(random, 65, start=65 * turn)
         images = batch.images.repeat(1, 1, 30, 30)
         method.choose(Batch(images, batch.targets, batch.labels, batch.index), MeanPool())
-    assert len(method.queue) == 7
+    assert len(method.selector.queue[0]) == 7
     file = io.BytesIO()
     torch.save(method.state_dict(), file)
     assert file.tell() < 7 * 2 * 900 * 4 + 20_000

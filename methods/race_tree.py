@@ -1,0 +1,139 @@
+"""Draws by weights that change, without replacement, at a cost that hardly grows with N."""
+
+from __future__ import annotations
+
+import numpy as np
+
+FAN_OUT = 8
+LARGEST_TOP = 4096  # nodes of the highest level, which every draw visits
+NEVER = 1e-300  # rate of an image that is not there: it arrives after all that are
+#: Weights of a training that diverged may be NaN: draws then mean nothing, but go on.
+quiet = np.errstate(invalid="ignore", over="ignore")
+
+
+class RaceTree:
+    """Weights of N images, kept so that drawing k of them takes O(k log N) work.
+
+    Drawing without replacement is a race: each image arrives after an exponential time whose rate
+    is its weight, and the k earliest are drawn (Efraimidis & Spirakis 2006). The first arrival of
+    a group of images is exponential too, at the sum of their rates, so the race can be run from
+    the top of a tree of sums. Where a group is expanded, its members' exponential times are drawn
+    afresh and moved so that the earliest is the group's own: whatever the winner's time, the
+    others are ahead of it by exponential times still. Only the k earliest groups of a level can
+    hold one of the k earliest images, so each level costs k * FAN_OUT draws.
+
+    No arrival time is kept from one draw to the next, so a changed weight changes nothing but the
+    sums above it. Sums are kept as logarithms and made anew from their parts: weights may span any
+    range, and errors don't add up.
+
+    Every image has the probability (share of the weights + floor / N) / (1 + floor), so one whose
+    weight underflows beside the others' still has its floor.
+
+    Args:
+        log_weights: [N] float64, finite.
+        floor: share of the uniform distribution mixed in, above 0.
+    """
+
+    def __init__(self, log_weights: np.ndarray, floor: float):
+        self.size = len(log_weights)
+        self.floor = floor / self.size  # of one image
+        self.levels: list[np.ndarray] = []  # logarithms of sums [nodes, FAN_OUT], leaves first
+        self.widths = [1]  # leaves below a node of each level and of the top
+        top = np.array(log_weights, dtype=np.float64)
+        while len(top) > LARGEST_TOP:
+            missing = -len(top) % FAN_OUT
+            rows = np.append(top, np.full(missing, -np.inf)).reshape(-1, FAN_OUT)
+            self.levels.append(rows)
+            self.widths.append(self.widths[-1] * FAN_OUT)
+            top = log_sums(rows)
+        self.top = top
+        self.floors = [self.floors_of_last(rows, w) for rows, w in zip(self.levels, self.widths)]
+
+    def floors_of_last(self, rows: np.ndarray, width: int) -> np.ndarray:
+        """Floors [FAN_OUT] of the last row of a level, whose last nodes may not be full."""
+        first = (len(rows) - 1) * FAN_OUT + np.arange(FAN_OUT)
+        return self.floor * np.clip(self.size - first * width, 0, width)
+
+    @quiet
+    def update(self, index: np.ndarray, log_weights: np.ndarray) -> None:
+        """Set the log weights [b] of images [b]; of one that comes twice, the last counts."""
+        for rows in self.levels:
+            rows.reshape(-1)[index] = log_weights
+            index = index // FAN_OUT
+            log_weights = log_sums(rows.take(index, 0))
+        self.top[index] = log_weights
+
+    @quiet
+    def draw(self, k: int, rng: np.random.Generator) -> np.ndarray:
+        """Draw k distinct images, in the order of drawing: int64 [k]."""
+        rates, log_total = self.top_rates()
+        arrivals = rng.standard_exponential(len(rates)) / rates
+        nodes = earliest(arrivals, k)
+        arrivals = arrivals.take(nodes)
+        for level in reversed(range(len(self.levels))):
+            rates = self.rates(level, nodes, log_total)
+            race = rng.standard_exponential(rates.shape)
+            race /= rates
+            race += (arrivals - smallest(race))[:, None]
+            race = race.reshape(-1)
+            first = earliest(race, k)
+            arrivals = race.take(first)
+            nodes = nodes.take(first // FAN_OUT) * FAN_OUT + first % FAN_OUT
+        return nodes.take(arrivals.argsort())
+
+    @quiet
+    def draw_with_replacement(self, k: int, rng: np.random.Generator) -> np.ndarray:
+        """Draw k images independently of each other: int64 [k]."""
+        rates, log_total = self.top_rates()
+        sums = rates.cumsum()
+        nodes = sums.searchsorted(rng.random(k) * sums[-1], side="right")
+        for level in reversed(range(len(self.levels))):
+            sums = self.rates(level, nodes, log_total).cumsum(1)
+            reached = rng.random((k, 1)) * sums[:, -1:] >= sums
+            nodes = nodes * FAN_OUT + reached.sum(1)
+        return nodes.clip(max=self.size - 1)  # for a random number that was rounded up to one
+
+    def top_rates(self) -> tuple[np.ndarray, float]:
+        """Probabilities of the highest level, times 1 + floor; logarithm of the sum of weights."""
+        highest = self.top.max()
+        rates = np.exp(self.top - highest)
+        total = rates.sum()
+        rates /= total
+        rates += self.floor * self.widths[-1]
+        rates[-1] -= self.floor * (len(rates) * self.widths[-1] - self.size)
+        return rates, highest + np.log(total)
+
+    def rates(self, level: int, nodes: np.ndarray, log_total: float) -> np.ndarray:
+        """Probabilities of the children [k, FAN_OUT] of nodes [k], times 1 + floor."""
+        rows = self.levels[level]
+        rates = rows.take(nodes, 0)
+        rates -= log_total
+        np.exp(rates, out=rates)
+        last = nodes == len(rows) - 1
+        floors = self.floor * self.widths[level]
+        rates += floors
+        if last.any():
+            rates[last] = np.maximum(rates[last] - floors + self.floors[level], NEVER)
+        return rates
+
+
+def log_sums(rows: np.ndarray) -> np.ndarray:
+    """log(sum(exp(rows))) of each row [n, FAN_OUT], without overflow: [n]."""
+    highest = -smallest(-rows)
+    sums = np.exp(rows - highest[:, None]).sum(1)
+    return highest + np.log(sums)
+
+
+def smallest(rows: np.ndarray) -> np.ndarray:
+    """The smallest of each row [n, FAN_OUT]: [n]. By halves, quicker than NumPy's row by row."""
+    while rows.shape[1] > 1:
+        half = rows.shape[1] // 2
+        rows = np.minimum(rows[:, :half], rows[:, half:])
+    return rows[:, 0]
+
+
+def earliest(arrivals: np.ndarray, k: int) -> np.ndarray:
+    """Positions of the k smallest of `arrivals` [n] (all, if they are fewer), in any order."""
+    if len(arrivals) <= k:
+        return np.arange(len(arrivals))
+    return arrivals.argpartition(k - 1)[:k]
