@@ -64,14 +64,19 @@ class HardnessWeightedSampler(BatchSampler):
         noise = torch.randn(num_samples, generator=self.rng, device=self.device)
         self.register_buffer("losses", initial_loss * (1 + 0.001 * noise))
         self.tree: RaceTree | None = None
-        if self.device.type == "cpu":
+        if self.on_cpu:
             seed = torch.randint(2**63 - 1, (), generator=self.rng)
             self.tree_rng = np.random.Generator(np.random.SFC64(int(seed)))
             self.plant()
+        self.stale = self.native(self.losses)
 
     def plant(self) -> None:
         """Make the tree of the losses as they are."""
         self.tree = RaceTree(self.beta * self.losses.double().numpy(), FLOOR)
+
+    def __setstate__(self, state: dict) -> None:
+        super().__setstate__(state)
+        self.stale = self.native(self.losses)  # a copy shares no memory with the original
 
     def __len__(self) -> int:
         """Batches of one pass through a DataLoader: as many as images make whole ones."""
@@ -120,10 +125,10 @@ class HardnessWeightedSampler(BatchSampler):
 
     def record(self, index: Tensor, losses: Tensor) -> None:
         """`update` without its checks: indices [b], losses [b] float32, on this device."""
-        index, losses, stale = map(self.native, (index, losses, self.losses))
+        index, losses = self.native(index), self.native(losses)
         if self.momentum:
-            losses = self.momentum * stale[index] + (1 - self.momentum) * losses
-        stale[index] = losses
+            losses = self.momentum * self.stale[index] + (1 - self.momentum) * losses
+        self.stale[index] = losses
         if self.tree is not None:
             self.tree.update(index, self.beta * losses.astype(np.float64))
 
@@ -135,20 +140,20 @@ class HardnessWeightedSampler(BatchSampler):
         By this a batch's share of the probabilities would change if they knew its losses; to
         multiply these with. Ask before `update`, which makes the losses stale ones.
         """
-        return self.weigh(*self.checked(indices, losses), clip)
+        index, losses = self.matched(indices, losses)
+        try:
+            return self.weigh(index, losses, clip)
+        except IndexError:
+            raise ValueError(f"an index is outside 0 to {self.num_samples - 1}") from None
 
     def weigh(self, index: Tensor, losses: Tensor, clip: tuple[float, float] = CLIP) -> Tensor:
         """`importance_weights` without its checks."""
-        index, losses, stale = map(self.native, (index, losses, self.losses))
-        change = self.beta * (1 - self.momentum) * (losses - stale[index])
-        # Clipped first, so that nothing overflows.
-        return torch.as_tensor(change.clip(*map(math.log, clip))).exp_()
+        change = self.native(losses) - self.stale[self.native(index)]
+        change *= self.beta * (1 - self.momentum)
+        return torch.as_tensor(change).exp_().clamp_(*clip)
 
     def native(self, tensor: Tensor) -> np.ndarray | Tensor:
-        """The tensor, or on a CPU its memory as an array: on a batch NumPy is several times faster.
-
-        Only what both can do alike is done with it.
-        """
+        """On a CPU the tensor's memory as an array: NumPy is several times as quick on a batch."""
         return tensor if self.tree is None else tensor.numpy()
 
     def probabilities(self) -> Tensor:
@@ -240,4 +245,5 @@ class HardnessWeighted(Method):
         return self.sampler.weigh(batch.index, losses) if self.importance else None
 
     def observe(self, batch: Batch, logits: Tensor, losses: Tensor) -> None:
-        self.sampler.record(batch.index, losses)
+        # Infinite losses, of a training that diverged, would make NumPy warn; NaN does not.
+        self.sampler.record(batch.index, losses.where(losses.isfinite(), torch.nan))

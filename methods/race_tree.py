@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-FAN_OUT = 8
+FAN_OUT = 8  # a power of 2
 LARGEST_TOP = 4096  # nodes of the highest level, which every draw visits
 NEVER = 1e-300  # rate of an image that is not there: it arrives after all that are
-#: Weights of a training that diverged may be NaN: draws then mean nothing, but go on.
-quiet = np.errstate(invalid="ignore", over="ignore")
 
 
 class RaceTree:
@@ -30,7 +28,7 @@ class RaceTree:
     weight underflows beside the others' still has its floor.
 
     Args:
-        log_weights: [N] float64, finite.
+        log_weights: [N] float64, finite, or NaN: draws then mean nothing, but go on.
         floor: share of the uniform distribution mixed in, above 0.
     """
 
@@ -47,14 +45,13 @@ class RaceTree:
             self.widths.append(self.widths[-1] * FAN_OUT)
             top = log_sums(rows)
         self.top = top
-        self.floors = [self.floors_of_last(rows, w) for rows, w in zip(self.levels, self.widths)]
+        self.missing = [self.missing_of_last(rows, w) for rows, w in zip(self.levels, self.widths)]
 
-    def floors_of_last(self, rows: np.ndarray, width: int) -> np.ndarray:
-        """Floors [FAN_OUT] of the last row of a level, whose last nodes may not be full."""
-        first = (len(rows) - 1) * FAN_OUT + np.arange(FAN_OUT)
-        return self.floor * np.clip(self.size - first * width, 0, width)
+    def missing_of_last(self, rows: np.ndarray, width: int) -> np.ndarray:
+        """Leaves that the nodes [FAN_OUT] of a level's last row lack of a full `width`."""
+        ends = ((len(rows) - 1) * FAN_OUT + np.arange(1, FAN_OUT + 1)) * width
+        return np.clip(ends - self.size, 0, width)
 
-    @quiet
     def update(self, index: np.ndarray, log_weights: np.ndarray) -> None:
         """Set the log weights [b] of images [b]; of one that comes twice, the last counts."""
         for rows in self.levels:
@@ -63,72 +60,71 @@ class RaceTree:
             log_weights = log_sums(rows.take(index, 0))
         self.top[index] = log_weights
 
-    @quiet
     def draw(self, k: int, rng: np.random.Generator) -> np.ndarray:
         """Draw k distinct images, in the order of drawing: int64 [k]."""
-        rates, log_total = self.top_rates()
+        rates, unit, floor = self.top_rates()
         arrivals = rng.standard_exponential(len(rates)) / rates
         nodes = earliest(arrivals, k)
         arrivals = arrivals.take(nodes)
         for level in reversed(range(len(self.levels))):
-            rates = self.rates(level, nodes, log_total)
+            rates = self.rates(level, nodes, unit, floor)
             race = rng.standard_exponential(rates.shape)
             race /= rates
-            race += (arrivals - smallest(race))[:, None]
+            race += (arrivals - by_halves(np.minimum, race))[:, None]
             race = race.reshape(-1)
             first = earliest(race, k)
             arrivals = race.take(first)
             nodes = nodes.take(first // FAN_OUT) * FAN_OUT + first % FAN_OUT
         return nodes.take(arrivals.argsort())
 
-    @quiet
     def draw_with_replacement(self, k: int, rng: np.random.Generator) -> np.ndarray:
         """Draw k images independently of each other: int64 [k]."""
-        rates, log_total = self.top_rates()
+        rates, unit, floor = self.top_rates()
         sums = rates.cumsum()
         nodes = sums.searchsorted(rng.random(k) * sums[-1], side="right")
         for level in reversed(range(len(self.levels))):
-            sums = self.rates(level, nodes, log_total).cumsum(1)
+            sums = self.rates(level, nodes, unit, floor).cumsum(1)
             reached = rng.random((k, 1)) * sums[:, -1:] >= sums
             nodes = nodes * FAN_OUT + reached.sum(1)
         return nodes.clip(max=self.size - 1)  # for a random number that was rounded up to one
 
-    def top_rates(self) -> tuple[np.ndarray, float]:
-        """Probabilities of the highest level, times 1 + floor; logarithm of the sum of weights."""
-        highest = self.top.max()
-        rates = np.exp(self.top - highest)
-        total = rates.sum()
-        rates /= total
-        rates += self.floor * self.widths[-1]
-        rates[-1] -= self.floor * (len(rates) * self.widths[-1] - self.size)
-        return rates, highest + np.log(total)
+    def top_rates(self) -> tuple[np.ndarray, float, float]:
+        """Rates of the highest level, in units of its largest weight.
 
-    def rates(self, level: int, nodes: np.ndarray, log_total: float) -> np.ndarray:
-        """Probabilities of the children [k, FAN_OUT] of nodes [k], times 1 + floor."""
+        Returns:
+            The rates; the logarithm of the unit; the floor of one image in that unit.
+        """
+        unit = self.top.max()
+        rates = np.exp(self.top - unit)
+        floor = self.floor * rates.sum()
+        rates += floor * self.widths[-1]
+        rates[-1] -= floor * (len(rates) * self.widths[-1] - self.size)
+        return rates, unit, floor
+
+    def rates(self, level: int, nodes: np.ndarray, unit: float, floor: float) -> np.ndarray:
+        """Rates of the children [k, FAN_OUT] of nodes [k], in the unit of the highest level."""
         rows = self.levels[level]
         rates = rows.take(nodes, 0)
-        rates -= log_total
+        rates -= unit
         np.exp(rates, out=rates)
+        rates += floor * self.widths[level]
         last = nodes == len(rows) - 1
-        floors = self.floor * self.widths[level]
-        rates += floors
         if last.any():
-            rates[last] = np.maximum(rates[last] - floors + self.floors[level], NEVER)
+            rates[last] = np.maximum(rates[last] - floor * self.missing[level], NEVER)
         return rates
 
 
 def log_sums(rows: np.ndarray) -> np.ndarray:
     """log(sum(exp(rows))) of each row [n, FAN_OUT], without overflow: [n]."""
-    highest = -smallest(-rows)
-    sums = np.exp(rows - highest[:, None]).sum(1)
-    return highest + np.log(sums)
+    highest = by_halves(np.maximum, rows)
+    return highest + np.log(by_halves(np.add, np.exp(rows - highest[:, None])))
 
 
-def smallest(rows: np.ndarray) -> np.ndarray:
-    """The smallest of each row [n, FAN_OUT]: [n]. By halves, quicker than NumPy's row by row."""
+def by_halves(reduce: np.ufunc, rows: np.ndarray) -> np.ndarray:
+    """Reduce each row [n, FAN_OUT] to one number: [n]. Quicker than NumPy's row by row."""
     while rows.shape[1] > 1:
         half = rows.shape[1] // 2
-        rows = np.minimum(rows[:, :half], rows[:, half:])
+        rows = reduce(rows[:, :half], rows[:, half:])
     return rows[:, 0]
 
 

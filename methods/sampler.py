@@ -27,6 +27,7 @@ class Sampler(nn.Module):
     def __init__(self, device: torch.device | str, generator: torch.Generator | None):
         super().__init__()
         self.device = torch.device(device)
+        self.on_cpu = self.device.type == "cpu"
         if generator is None:
             seed = int(torch.randint(2**63 - 1, ()))
             generator = torch.Generator(self.device).manual_seed(seed)
@@ -91,29 +92,36 @@ class BatchSampler(Sampler):
         if self.ahead:
             self.ahead -= 1
 
-    def checked(self, indices: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Indices [b] and one finite number per image [b], on this device, or a ValueError.
-
-        On CUDA only shapes are checked: to look at values is to wait for the device.
-        """
+    def matched(self, indices: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Indices [b] and one number per image [b] float32, on this device, or a ValueError."""
         indices = torch.as_tensor(indices, dtype=torch.int64, device=self.device)
-        values = per_image(torch.as_tensor(values, device=self.device))
+        values = per_image(torch.as_tensor(values, device=self.device).detach())
         if indices.shape != values.shape:
             raise ValueError(
                 f"indices {list(indices.shape)} and one value for each image of a batch "
                 f"{list(values.shape)} differ in number"
             )
-        if self.device.type == "cpu":
+        return indices, values
+
+    def checked(self, indices: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """As `matched`, and on a CPU of images that are there, and finite.
+
+        On CUDA that is not looked at, because to look is to wait for the device.
+        """
+        indices, values = self.matched(indices, values)
+        if self.on_cpu:
             # One pass each: a negative index is a huge unsigned one, and a sum passes NaN on.
             if indices.numpy().view(np.uint64).max(initial=0) >= self.num_samples:
                 raise ValueError(f"an index is outside 0 to {self.num_samples - 1}")
-            if not math.isfinite(values.sum()):
+            if not math.isfinite(values.numpy().sum()):
                 raise ValueError("a value is NaN or infinite; has the training diverged?")
         return indices, values
 
 
 def per_image(values: Tensor) -> Tensor:
     """One number for each image: losses [b, ...] per pixel or voxel are averaged to [b] float32.
+
+    The mean can be backpropagated, and trained on.
 
     Raises:
         ValueError: for a single number, of which no image's share can be told.
@@ -123,5 +131,4 @@ def per_image(values: Tensor) -> Tensor:
             "one number for the whole batch; what is needed is one for each image: compute "
             "losses with reduction='none'"
         )
-    values = values.detach().float()
-    return values if values.ndim == 1 else values.flatten(1).mean(1)
+    return values.float() if values.ndim == 1 else values.float().flatten(1).mean(1)

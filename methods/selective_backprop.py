@@ -65,7 +65,7 @@ class SelectiveBackpropSelector(Sampler):
 
     def keep(self, losses: Tensor, *columns: Tensor) -> None:
         """Pick from a scored batch, as `select` does, and leave it in the queue."""
-        losses = per_image(losses)
+        losses = per_image(losses.detach())
         if not columns or any(len(column) != len(losses) for column in columns):
             raise ValueError(f"give columns of {len(losses)} rows each, one for each loss")
         rows = self.kept(losses).nonzero().squeeze(1)

@@ -1,0 +1,137 @@
+"""What hardness weighted sampling adds to an iteration, for your own number of images.
+
+An iteration is a draw of a batch, its importance weights and the update of its losses. Beside it
+stands the straightforward implementation: a softmax over all stale losses, the floor,
+numpy.random.choice without replacement, and loops over the batch for weights and updates.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flags import number
+from methods import HardnessWeightedSampler
+from methods.dro import CLIP, FLOOR
+
+from .pipeline import machine
+
+SECONDS = 4.0  # spent on each row of the table
+TURNS = 50  # iterations of ours for each of the plain one, which takes so much longer
+PLAIN_IMAGES = 100_000_000  # above which the plain one takes seconds an iteration
+
+
+class PlainSampler:
+    """The method as its formulas say it, one step after the other."""
+
+    def __init__(self, num_samples: int, batch_size: int, beta: float):
+        self.losses = torch.ones(num_samples) * (1 + 0.001 * torch.randn(num_samples))
+        self.batch_size, self.beta = batch_size, beta
+
+    def iterate(self, new_losses: Tensor) -> None:
+        probabilities = (self.beta * self.losses).softmax(0).double().numpy()
+        floor = FLOOR / len(probabilities)
+        probabilities = np.maximum(probabilities, floor)
+        probabilities /= probabilities.sum()
+        index = np.random.choice(
+            len(probabilities), self.batch_size, replace=False, p=probabilities
+        )
+        weights = torch.empty(self.batch_size)
+        for row, image in enumerate(index):
+            change = new_losses[row] - self.losses[image]
+            weights[row] = torch.exp(self.beta * change).clamp(*CLIP)
+        for row, image in enumerate(index):
+            self.losses[image] = new_losses[row]
+
+
+def timed(call: Callable[[], object]) -> tuple[object, float]:
+    """What the call returns, and its milliseconds."""
+    start = time.perf_counter()
+    result = call()
+    return result, 1e3 * (time.perf_counter() - start)
+
+
+def iterate(sampler: HardnessWeightedSampler, losses: Tensor) -> list[float]:
+    """Milliseconds of the draw, the importance weights and the update."""
+    synchronise = torch.cuda.synchronize if sampler.device.type == "cuda" else lambda: None
+    index, draw = timed(lambda: (sampler.draw(), synchronise())[0])
+    _, weigh = timed(lambda: (sampler.importance_weights(index, losses), synchronise()))
+    _, update = timed(lambda: (sampler.update(index, losses), synchronise()))
+    return [draw, weigh, update]
+
+
+def measure(sampler: HardnessWeightedSampler, plain: PlainSampler | None) -> list[float]:
+    """Median milliseconds of draw, weights, update and their sum; of plain; ratio by turns."""
+    ours, theirs, ratios = [], [], []
+    rng = torch.Generator().manual_seed(1)
+    deadline = time.perf_counter() + SECONDS
+    while len(ours) < 7 * TURNS or time.perf_counter() < deadline:
+        turn = []
+        for _ in range(TURNS):
+            losses = 3 * torch.rand(sampler.batch_size, generator=rng)
+            turn.append(iterate(sampler, losses.to(sampler.device)))
+        ours += turn
+        if plain is not None:
+            theirs.append(timed(partial(plain.iterate, losses))[1])
+            ratios.append(theirs[-1] / np.median(np.sum(turn, 1)))
+    first = len(ours) // 10  # the first ones warm up
+    parts = np.array(ours[first:])
+    missing = float("nan")
+    return [
+        *np.median(parts, 0),
+        np.median(parts.sum(1)),
+        np.median(theirs) if theirs else missing,
+        np.median(ratios) if ratios else missing,
+    ]
+
+
+def bytes_per_image(sampler: HardnessWeightedSampler) -> float:
+    """Of all that the sampler keeps."""
+    arrays = [] if sampler.tree is None else [*sampler.tree.levels, sampler.tree.top]
+    total = sampler.losses.numel() * sampler.losses.element_size()
+    return (total + sum(array.nbytes for array in arrays)) / sampler.num_samples
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.sampler_overhead", description=__doc__.split("\n\n")[0]
+    )
+    whole = number(int, low=1)
+    parser.add_argument(
+        "--num-samples", type=whole, nargs="+", default=[50_000], metavar="N",
+        help="images of your data set; several make a table [default: 50000]",
+    )  # fmt: skip
+    parser.add_argument("--batch-size", type=whole, default=128, metavar="N")
+    parser.add_argument(
+        "--beta", type=number(float, low=0), nargs="+", default=[1.0, 100.0], metavar="X"
+    )
+    parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu or cuda")
+    arguments = parser.parse_args()
+    if arguments.batch_size > min(arguments.num_samples):
+        parser.error(f"--batch-size: give at most {min(arguments.num_samples)}, the --num-samples")
+    torch.set_num_threads(1)
+    print(machine())
+    print(f"\nmedian ms per iteration, batch {arguments.batch_size}, on {arguments.device}\n")
+    print("| N | beta | draw | weights | update | sum | plain | ratio | bytes per image | MB |")
+    print("|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
+    for n in arguments.num_samples:
+        for beta in arguments.beta:
+            sampler = HardnessWeightedSampler(
+                n, arguments.batch_size, beta=beta, device=arguments.device
+            )
+            plain = PlainSampler(n, arguments.batch_size, beta) if n <= PLAIN_IMAGES else None
+            *times, plain_time, ratio = measure(sampler, plain)
+            cells = [f"{n:,}", f"{beta:g}", *(f"{each:.3f}" for each in times)]
+            cells += [f"{plain_time:.2f}", f"{ratio:.0f}"] if plain else ["", ""]
+            size = bytes_per_image(sampler)
+            print(f"| {' | '.join(cells)} | {size:.1f} | {size * n / 1e6:.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
