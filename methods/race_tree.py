@@ -7,6 +7,7 @@ import numpy as np
 FAN_OUT = 8  # a power of 2
 LARGEST_TOP = 4096  # nodes of the highest level, which every draw visits
 NEVER = 1e-300  # rate of an image that is not there: it arrives after all that are
+LARGEST_LOG = 1e300  # that of an infinite weight, or of NaN
 
 
 class RaceTree:
@@ -28,7 +29,8 @@ class RaceTree:
     weight underflows beside the others' still has its floor.
 
     Args:
-        log_weights: [N] float64, finite, or NaN: draws then mean nothing, but go on.
+        log_weights: [N] float64. A training that diverged may give infinite ones or NaN: draws
+            then mean nothing, but go on.
         floor: share of the uniform distribution mixed in, above 0.
     """
 
@@ -37,7 +39,7 @@ class RaceTree:
         self.floor = floor / self.size  # of one image
         self.levels: list[np.ndarray] = []  # logarithms of sums [nodes, FAN_OUT], leaves first
         self.widths = [1]  # leaves below a node of each level and of the top
-        top = np.array(log_weights, dtype=np.float64)
+        top = tamed(np.asarray(log_weights, dtype=np.float64))
         while len(top) > LARGEST_TOP:
             missing = -len(top) % FAN_OUT
             rows = np.append(top, np.full(missing, -np.inf)).reshape(-1, FAN_OUT)
@@ -54,6 +56,7 @@ class RaceTree:
 
     def update(self, index: np.ndarray, log_weights: np.ndarray) -> None:
         """Set the log weights [b] of images [b]; of one that comes twice, the last counts."""
+        log_weights = tamed(log_weights)
         for rows in self.levels:
             rows.reshape(-1)[index] = log_weights
             index = index // FAN_OUT
@@ -72,7 +75,8 @@ class RaceTree:
             race /= rates
             race += (arrivals - by_halves(np.minimum, race))[:, None]
             race = race.reshape(-1)
-            first = earliest(race, k)
+            present = -(-self.size // self.widths[level])  # nodes; those missing aren't expanded
+            first = earliest(race, min(k, present))
             arrivals = race.take(first)
             nodes = nodes.take(first // FAN_OUT) * FAN_OUT + first % FAN_OUT
         return nodes.take(arrivals.argsort())
@@ -112,6 +116,11 @@ class RaceTree:
         if last.any():
             rates[last] = np.maximum(rates[last] - floor * self.missing[level], NEVER)
         return rates
+
+
+def tamed(log_weights: np.ndarray) -> np.ndarray:
+    """A copy that is finite, so that sums and differences are numbers."""
+    return np.fmax(np.fmin(log_weights, LARGEST_LOG), -LARGEST_LOG)
 
 
 def log_sums(rows: np.ndarray) -> np.ndarray:

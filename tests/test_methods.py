@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from laws import FALSE_ALARM, assert_inclusion, assert_law, numpy_inclusion, set_probabilities
 from scipy import stats
 from torch import nn
 
@@ -31,7 +32,6 @@ from methods.subset import CSGD, PSGD, UnifSGD
 from stream import Stream
 from trainer import Trainer
 
-FALSE_ALARM = 1e-4  # probability that chance alone fails one comparison of frequencies
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -109,48 +109,6 @@ def saved_and_loaded(state: dict) -> dict:
     torch.save(state, file)
     file.seek(0)
     return torch.load(file, weights_only=True)
-
-
-def assert_law(counts, probabilities) -> None:
-    """Chi-square test that counts of outcomes follow their probabilities."""
-    counts, probabilities = np.asarray(counts), np.asarray(probabilities)
-    expected = probabilities / probabilities.sum() * counts.sum()
-    assert expected.min() >= 5, "too few draws for the chi-square distribution"
-    assert stats.chisquare(counts, expected).pvalue > FALSE_ALARM
-
-
-def assert_inclusion(drawn: np.ndarray, expected: np.ndarray, draws_behind=math.inf) -> None:
-    """Test how often each index was in one of the rows of `drawn` [draws, k], by Bonferroni.
-
-    `expected` are the inclusion probabilities [N], or frequencies seen in `draws_behind` draws.
-    """
-    frequency = np.bincount(drawn.reshape(-1), minlength=len(expected)) / len(drawn)
-    variance = expected * (1 - expected) * (1 / len(drawn) + 1 / draws_behind)
-    bound = stats.norm.isf(FALSE_ALARM / (2 * len(expected)))
-    assert (np.abs(frequency - expected) <= bound * np.sqrt(variance) + 1e-12).all()
-
-
-def numpy_inclusion(weights, k: int, draws: int) -> np.ndarray:
-    """Frequency [N] with which NumPy's weighted choice without replacement takes each index."""
-    weights = np.asarray(weights, dtype=np.float64)
-    random = np.random.default_rng(1)
-    choices = [
-        random.choice(len(weights), k, replace=False, p=weights / weights.sum())
-        for _ in range(draws)
-    ]
-    return np.bincount(np.concatenate(choices), minlength=len(weights)) / draws
-
-
-def set_probabilities(weights, k: int) -> dict[frozenset, float]:
-    """Exact law of the set that successive sampling draws, summed over all orders of drawing."""
-    law = Counter()
-    for order in itertools.permutations(range(len(weights)), k):
-        probability, left = 1.0, math.fsum(weights)
-        for index in order:
-            probability *= weights[index] / left
-            left -= weights[index]
-        law[frozenset(order)] += probability
-    return law
 
 
 def draws_of(method: Method, draws: int, step=0) -> np.ndarray:
