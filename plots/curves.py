@@ -1,42 +1,68 @@
-"""Accuracy curves: a panel for each data set, augmentation and budget."""
+"""Accuracy curves against epochs, images processed and seconds."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
-import matplotlib
+from .estimates import seeds_text
+from .study import Study
+from .style import add_legend, add_title, line_style, new_figure
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-import pandas as pd
-
-# Okabe and Ito's colours, told apart by colour-blind readers; one method, one colour.
-COLOURS = {
-    "SGD": "#000000",
-    "unif-SGD": "#0072B2",
-    "p-SGD": "#E69F00",
-    "c-SGD": "#009E73",
-    "selective-backprop": "#CC79A7",
-    "dro": "#D55E00",
+AXES = {
+    "epoch": "budgeted epochs",
+    "images_processed": "images processed,\nscoring included",
+    "seconds": "training time (s),\nwithout evaluation",
 }
+MARKERS = 5  # on each curve
 
 
-def draw_curves(rows: pd.DataFrame, path: Path) -> None:
-    """Draw test accuracy against epochs, the mean over seeds, of `read_runs`'s rows."""
-    panels = list(rows.groupby(["dataset", "augmentation", "budget"]))
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(3.4 * len(panels), 2.8), sharey=True, squeeze=False
+def draw_curves(study: Study) -> Figure:
+    """A row per budget and a column per measure of effort; of one setup and augmentation.
+
+    Lines are means over seeds, at the mean effort of each epoch; bands reach from the lowest seed
+    to the highest.
+    """
+    budgets = study.budgets
+    figure, axes = new_figure(len(budgets), len(AXES), 1.7, sharey=True)
+    for row, budget in zip(axes, budgets):
+        part = study.where("budget", budget)
+        counts = part.runs.groupby("method_label").size()
+        row[0].set_ylabel(f"{study.accuracy} accuracy (%)")
+        row[1].set_title(f"budget {100 * budget:g}% ({seeds_text(counts)})")
+        for axis, effort in zip(row, AXES):
+            draw_panel(axis, part, study, effort)
+    for axis, label in zip(axes[-1], AXES.values()):
+        axis.set_xlabel(label)
+    explanation = "Mean over n seeds"
+    if study.runs.groupby(["method_label", "budget"]).size().max() > 1:
+        explanation += "; the band reaches from the lowest seed to the highest"
+    add_legend(figure, study.methods)
+    add_title(figure, study.augmented_title, explanation)
+    return figure
+
+
+def draw_panel(axis: Axes, part: Study, study: Study, effort: str) -> None:
+    for i, (label, *look) in enumerate(study.methods):
+        curves = part.curves[part.curves["method_label"] == label]
+        if curves.empty:
+            continue
+        epochs = curves.groupby("epoch")
+        x = epochs[effort].mean()
+        accuracy = epochs["test_accuracy"].agg(["mean", "min", "max"])
+        style = line_style(*look)
+        # Spaced along the line, and shifted from method to method so that none hides another.
+        first = int(len(x) / MARKERS * i / len(study.methods))
+        style["markevery"] = (first, int(np.ceil(len(x) / MARKERS)))
+        axis.plot(x, accuracy["mean"], **style | {"linewidth": 0.9, "markersize": 3})
+        axis.fill_between(
+            x, accuracy["min"], accuracy["max"], color=style["color"], alpha=0.15, linewidth=0
+        )
+    axis.set_xlim(left=0)
+    axis.xaxis.set_major_locator(
+        MaxNLocator(4, integer=effort == "epoch", steps=[1, 2, 2.5, 5, 10])
     )
-    for axis, ((dataset, augmentation, budget), panel) in zip(axes[0], panels):
-        for method, curves in panel.groupby("method", sort=False):
-            mean = curves.groupby("epoch")["test_accuracy"].mean()
-            axis.plot(mean.index, mean, label=method, color=COLOURS.get(method), linewidth=1.2)
-        seeds = panel["seed"].nunique()
-        axis.set_title(f"{dataset}, {augmentation}, budget {budget:g} (n = {seeds})", fontsize=8)
-        axis.set_xlabel("budgeted epoch")
-        axis.grid(alpha=0.3)
-    axes[0, 0].set_ylabel("test accuracy (%)")
-    axes[0, -1].legend(fontsize=7)
-    figure.tight_layout()
-    figure.savefig(path, dpi=200)
-    plt.close(figure)
+    if effort == "images_processed":
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))

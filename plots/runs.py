@@ -1,31 +1,143 @@
-"""Reading what runs left in a results folder."""
+"""Reading what runs left in a results folder: the finished ones, with notes on the others."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
+from errors import UsageError
+from watch import read_status
 
-def read_runs(results: Path) -> pd.DataFrame:
-    """Every row of every finished run below `results`, with the run's settings beside it.
+TRAINING_SECONDS = ["select_seconds", "data_seconds", "train_seconds"]  # all but evaluation
+NEEDED = [
+    "epoch",
+    "test_accuracy",
+    "images_scored",
+    "images_trained",
+    "count_entropy",
+    *TRAINING_SECONDS,
+]
+CLASS_COLUMNS = ["worst_class_accuracy", "class_accuracy_p5"]  # older runs did not log them
+SETTINGS = {  # that figures and tables need, with their types
+    "dataset": str,
+    "model": str,
+    "method": str,
+    "augmentation": str,
+    "budget": float,
+    "epochs": int,
+    "seed": int,
+    "method_options": dict,
+    "augmentation_options": dict,
+}
+
+
+class Run(NamedTuple):
+    """One finished run.
+
+    `settings` and `versions` are those of its config.json, without the settings that were not
+    given; the curve has a row per epoch and all of `NEEDED` and `CLASS_COLUMNS`.
+    """
+
+    folder: Path
+    settings: dict
+    versions: dict
+    num_images: int
+    curve: pd.DataFrame
+
+
+class BadRun(Exception):
+    """A finished run that cannot be used; the message is one line that names the file."""
+
+
+def read_runs(results: Path) -> tuple[list[Run], list[str]]:
+    """Every finished run below `results`, in the order of their folders.
+
+    Returns:
+        The runs; and a line on those left out for being unfinished, and on each that is damaged.
 
     Raises:
-        FileNotFoundError: when no finished run is there.
+        UsageError: when `results` is no folder.
     """
-    curves = []
-    for status in sorted(results.rglob("status")):
-        if status.read_text().strip() == "finished":
-            config = json.loads((status.parent / "config.json").read_text())
-            curve = pd.read_csv(status.parent / "curve.csv")
-            names = ("dataset", "model", "method", "augmentation", "budget", "epochs", "seed")
-            curves.append(curve.assign(**{name: config["settings"][name] for name in names}))
-    if not curves:
-        raise FileNotFoundError(f"{results}: no finished run there")
-    return pd.concat(curves, ignore_index=True)
+    if not results.is_dir():
+        raise UsageError(f"{results}: no such folder; give the one that holds the runs")
+    marks = ("status", "config.json", "curve.csv")
+    folders = sorted({path.parent for mark in marks for path in results.rglob(mark)})
+    runs, unfinished, notes = [], Counter(), []
+    for folder in folders:
+        status = read_status(folder)
+        if status != "finished":
+            unfinished[status or "without a status"] += 1
+            continue
+        try:
+            runs.append(read_run(folder))
+        except BadRun as error:
+            notes.append(f"{error}; the run is left out, make it again or remove its folder")
+    if unfinished:
+        counts = ", ".join(f"{count} {status}" for status, count in sorted(unfinished.items()))
+        notes.insert(0, f"{results}: left out what is not finished: {counts}")
+    old = [run for run in runs if run.curve[CLASS_COLUMNS].isna().all(axis=None)]
+    if old:
+        notes.append(
+            f"{old[0].folder / 'curve.csv'}: no column {' or '.join(CLASS_COLUMNS)}, as in "
+            f"{len(old)} of {len(runs)} runs; they have no part in worst-class accuracy"
+        )
+    return runs, notes
 
 
-def last_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    """The row of each run's last epoch: what a run is judged by."""
-    return rows[rows["epoch"] == rows["epochs"]]
+def read_run(folder: Path) -> Run:
+    """Read and check one finished run; a BadRun says what is wrong with it."""
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text())
+        settings = {key: value for key, value in config["settings"].items() if value is not None}
+        settings |= {name: check(settings, name, kind) for name, kind in SETTINGS.items()}
+        num_images = int(config["num_images"])
+        versions = dict(config["versions"])
+    except KeyError as error:
+        raise BadRun(f"{path}: {error.args[0]} is missing") from None
+    except OSError as error:
+        raise BadRun(f"{path}: {error.strerror}") from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise BadRun(f"{path}: not what train.py writes ({error})") from None
+    curve = read_curve(folder / "curve.csv", settings["epochs"])
+    return Run(folder, settings, versions, num_images, curve)
+
+
+def check(settings: Mapping, name: str, kind: type) -> object:
+    """A setting's value as the type that it has to be."""
+    value = settings[name]
+    if kind is float and isinstance(value, int):
+        value = float(value)
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} is {value!r}")
+    return value
+
+
+def read_curve(path: Path, epochs: int) -> pd.DataFrame:
+    """A curve of `epochs` rows with numbers wherever figures need them."""
+    try:
+        curve = pd.read_csv(path)
+    except OSError as error:
+        raise BadRun(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise BadRun(f"{path}: not a CSV ({' '.join(str(error).split())})") from None
+    missing = [name for name in NEEDED if name not in curve]
+    if missing:
+        raise BadRun(f"{path}: no column {', '.join(missing)}")
+    curve = curve.reindex(columns=[*curve, *(set(CLASS_COLUMNS) - set(curve))])
+    for name in NEEDED:
+        numbers = pd.to_numeric(curve[name], errors="coerce")
+        if numbers.isna().any():
+            row = int(numbers.isna().argmax())
+            raise BadRun(f"{path}: {curve[name][row]!r} for {name} in line {row + 2}")
+        curve[name] = numbers
+    for name in CLASS_COLUMNS:
+        curve[name] = pd.to_numeric(curve[name], errors="coerce")
+    if list(curve["epoch"]) != list(range(1, epochs + 1)):
+        raise BadRun(f"{path}: {len(curve)} rows, not one for each of {epochs} epochs")
+    return curve

@@ -1,0 +1,87 @@
+"""Accuracy, of all classes or of the worst one, against budget."""
+
+from __future__ import annotations
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .estimates import estimate, seeds_text
+from .gap import Gap
+from .study import Study
+from .style import (
+    INTERVAL,
+    add_legend,
+    add_title,
+    grid_shape,
+    hide_unused,
+    line_style,
+    new_figure,
+)
+
+SPREAD = 0.6  # of the room between two budgets, over which methods stand side by side
+
+
+def draw_accuracy(study: Study) -> Figure:
+    """Last-epoch accuracy in percent against budget, a panel per augmentation."""
+    return draw_against_budget(study, "test_accuracy", f"{study.accuracy} accuracy (%)")
+
+
+def draw_worst_class(study: Study) -> Figure:
+    """Likewise, of the class with the lowest accuracy."""
+    logged = study.runs["worst_class_accuracy"].notna()
+    if not logged.any():
+        raise Gap("no run logged worst_class_accuracy")
+    study = Study(study.runs[logged], study.curves)
+    return draw_against_budget(
+        study, "worst_class_accuracy", f"worst class's {study.accuracy} accuracy (%)"
+    )
+
+
+def draw_against_budget(study: Study, column: str, label: str) -> Figure:
+    """A panel per augmentation with a line per method: means, and intervals over seeds.
+
+    Budgets stand at equal distances, whatever their values, so that none are crowded.
+    """
+    augmentations = study.augmentations
+    rows, columns = grid_shape(len(augmentations), 2)
+    height = 1.7 + 0.05 * len(study.methods)
+    figure, axes = new_figure(rows, columns, height, sharex=True, sharey=True)
+    panels = hide_unused(axes, len(augmentations))
+    for axis, augmentation in zip(panels, augmentations):
+        part = study.where("augmentation_label", augmentation)
+        draw_panel(axis, part, study, column)
+        counts = part.runs.groupby(["method_label", "budget"]).size()
+        axis.set_title(f"{augmentation} ({seeds_text(counts)})")
+    for axis in axes[:, 0]:
+        axis.set_ylabel(label)
+    for axis in panels[-columns:]:
+        axis.set_xlabel("budget (% of all iterations)")
+        axis.tick_params(labelbottom=True)
+    add_legend(figure, study.methods)
+    add_title(figure, study.title, explain(study))
+    return figure
+
+
+def explain(study: Study) -> str:
+    """How to read points and bars, which a single seed has none of."""
+    counts = study.runs.groupby(["method_label", "augmentation_label", "budget"]).size()
+    if counts.max() == 1:
+        return "Last epoch; one seed each, so no interval is known"
+    text = f"Last epoch; {INTERVAL} over n seeds"
+    return text + ("; no bar where n = 1" if counts.min() == 1 else "")
+
+
+def draw_panel(axis: Axes, part: Study, study: Study, column: str) -> None:
+    budgets, methods = study.budgets, study.methods
+    for i, (label, *look) in enumerate(methods):
+        runs = part.runs[part.runs["method_label"] == label]
+        if runs.empty:
+            continue
+        shift = SPREAD * ((i + 0.5) / len(methods) - 0.5)
+        found = {budget: estimate(cell[column]) for budget, cell in runs.groupby("budget")}
+        places = [budgets.index(budget) + shift for budget in found]
+        means = [numbers.mean for numbers in found.values()]
+        bars = [numbers.high - numbers.mean for numbers in found.values()]
+        axis.errorbar(places, means, bars, elinewidth=0.7, **line_style(*look))
+    axis.set_xticks(range(len(budgets)), [f"{100 * budget:g}" for budget in budgets])
+    axis.set_xlim(-0.5, len(budgets) - 0.5)

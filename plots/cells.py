@@ -1,0 +1,186 @@
+"""What may be compared: runs in cells of the grid, cells in setups.
+
+A cell is all that decides a run's result but the seed: its settings and the versions that it ran
+with. A setup is the cells that differ only in method, augmentation (with their options) and budget,
+the axes of the grid; only runs of one setup are ever compared or drawn together.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+
+import pandas as pd
+
+from errors import UsageError
+from run import INCIDENTAL
+
+from .runs import Run
+
+AXES = ["method", "method_options", "augmentation", "augmentation_options", "budget"]
+LONGEST_NAME = 80  # letters of a setup's name, which begins the names of its files
+
+
+def as_text(values: Mapping) -> str:
+    return json.dumps(values, sort_keys=True)
+
+
+def describe(run: Run) -> dict:
+    """A run's place in the grid, a row of the table of runs."""
+    settings = run.settings
+    shared = {key: value for key, value in settings.items() if key not in {*INCIDENTAL, "seed"}}
+    return {
+        "folder": str(run.folder),
+        "others": as_text({key: value for key, value in shared.items() if key not in AXES}),
+        "versions": as_text(run.versions),
+        "num_images": run.num_images,
+        **{key: settings[key] for key in ("dataset", "model", "epochs", "seed", "budget")},
+        **{key: settings.get(key) for key in ("imbalance", "label_noise", "validation")},
+        "schedule": settings.get("schedule"),
+        **{key: settings[key] for key in ("method", "augmentation")},
+        **{key: as_text(settings[key]) for key in ("method_options", "augmentation_options")},
+    }
+
+
+def drop_copies(runs: Sequence[Run], table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Keep one of runs that are copies of each other: one cell, one seed, one curve.
+
+    Two results for one cell and seed are an error: which of them counts is not ours to choose, and
+    counting both would give one seed more weight than the others.
+
+    Args:
+        table: a row per run, in their order.
+    """
+    notes, copies = [], []
+    for _, group in table.groupby([*AXES, "others", "versions", "seed"], sort=False):
+        for first, other in combinations(group.index, 2):
+            folders = f"{table['folder'][first]} and {table['folder'][other]}"
+            if not without_seconds(runs[first]).equals(without_seconds(runs[other])):
+                raise UsageError(
+                    f"{folders}: the same settings and seed with different results; remove one, "
+                    "or give a folder that holds only one"
+                )
+            if first == group.index[0]:
+                notes.append(f"{folders}: the same run twice; the first is kept")
+                copies.append(other)
+    return table.drop(index=copies), notes
+
+
+def without_seconds(run: Run) -> pd.DataFrame:
+    return run.curve[sorted(name for name in run.curve if not name.endswith("_seconds"))]
+
+
+def add_setups(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Add columns `setup`, a short unique name, and `title`; notes say what is kept apart.
+
+    Where a cell holds runs of several versions, its whole setup is divided by version. Where every
+    cell is of one version, cells of different versions are compared, and a note says so.
+    """
+    notes, keys = [], table["others"].map(json.loads)
+    for _, group in table.groupby("others", sort=False):
+        if group["versions"].nunique() == 1:
+            continue
+        name = title_of(keys[group.index[0]], ())
+        mixed = group.groupby(AXES)["versions"].nunique().max() > 1
+        texts = ", ".join(
+            f"{differences(group['versions'], versions)} ({len(part)} runs)"
+            for versions, part in group.groupby("versions", sort=False)
+        )
+        if mixed:
+            apart = differing([json.loads(text) for text in group["versions"].unique()])
+            for index in group.index:
+                versions = json.loads(table["versions"][index])
+                keys[index] |= {key: versions.get(key) for key in apart}
+            notes.append(f"{name}: runs of different versions are kept apart: {texts}")
+        else:
+            notes.append(f"{name}: cells of different versions are compared: {texts}")
+    for dataset, group in table.groupby("dataset", sort=False):
+        setups = keys[group.index]
+        different = differing(setups)
+        names = {as_text(key): name_of(key, different) for key in setups}
+        if max(map(len, names.values())) > LONGEST_NAME:
+            names = {key: f"{dataset}_{i}" for i, key in enumerate(names, 1)}
+        table.loc[group.index, "setup"] = setups.map(lambda key, names=names: names[as_text(key)])
+        titles = setups.map(lambda key, different=different: title_of(key, different))
+        table.loc[group.index, "title"] = titles
+        if len(names) > 1:
+            texts = ", ".join(names.values())
+            notes.append(f"{dataset}: runs of different settings are kept apart: {texts}")
+    return table, notes
+
+
+def differing(settings: Sequence[Mapping]) -> list[str]:
+    """The keys in which some settings differ, sorted; an absent one differs from a present one."""
+    keys = sorted({key for one in settings for key in one})
+    return [key for key in keys if len({json.dumps(one.get(key)) for one in settings}) > 1]
+
+
+def differences(all_versions: pd.Series, versions: str) -> str:
+    """What sets some versions apart from the others."""
+    keys = differing([json.loads(text) for text in all_versions.unique()])
+    own = json.loads(versions)
+    return " ".join(f"{key} {show(own.get(key))}" for key in keys)
+
+
+def show(value: object) -> str:
+    """A setting's value as a user would write it."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def name_of(setup: Mapping, different: Sequence[str]) -> str:
+    """A setup's name, fit for a file: its data set and what sets it apart from the others."""
+    parts = [setup["dataset"], *(f"{key}-{show(setup[key])}" for key in different if key in setup)]
+    return re.sub(r"[^A-Za-z0-9.+_-]+", "-", "_".join(parts))
+
+
+def title_of(setup: Mapping, different: Sequence[str]) -> str:
+    """A setup in words, for a reader of one figure."""
+    told = [setup["dataset"], setup["model"], f"{setup['epochs']} epochs"]
+    extras = dict.fromkeys(("imbalance", "label_noise", *different))
+    for key in extras:
+        if key not in ("dataset", "model", "epochs") and key in setup:
+            told.append(f"{key.replace('_', ' ')} {show(setup[key])}")
+    return ", ".join(told)
+
+
+def add_labels(table: pd.DataFrame, axis: str) -> tuple[pd.DataFrame, list[str]]:
+    """Add column AXIS_label: the name, and in brackets the options that set variants apart.
+
+    Args:
+        axis: method or augmentation.
+    """
+    notes = []
+    for (_, name), group in table.groupby(["setup", axis], sort=False):
+        options = group[f"{axis}_options"].map(json.loads)
+        different = differing(options)
+        labels = options.map(
+            lambda own, name=name, different=different: (
+                f"{name} ({', '.join(f'{key} {show(own.get(key))}' for key in different)})"
+                if different
+                else name
+            )
+        )
+        table.loc[group.index, f"{axis}_label"] = labels
+        if different:
+            texts = ", ".join(labels.unique())
+            notes.append(f"{group['setup'].iloc[0]}: {name} with different options: {texts}")
+    return table, notes
+
+
+def arrange(runs: Sequence[Run], results: Path) -> tuple[pd.DataFrame, list[str]]:
+    """The table of runs, whose index is a run's place in `runs`; and notes, a line each."""
+    table = pd.DataFrame([describe(run) for run in runs])
+    table["folder"] = [str(Path(folder).relative_to(results)) for folder in table["folder"]]
+    notes = []
+    for step in (
+        lambda table: drop_copies(runs, table),
+        add_setups,
+        lambda table: add_labels(table, "method"),
+        lambda table: add_labels(table, "augmentation"),
+    ):
+        table, more = step(table)
+        notes += more
+    return table, notes

@@ -1,0 +1,78 @@
+"""Each method's difference to unif-SGD at equal budget, paired by seed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from .estimates import estimate, seeds_text
+from .gap import Gap
+from .study import REFERENCE, Study, paired_differences
+from .style import INTERVAL, add_title, grid_shape, hide_unused, in_order, line_style, new_figure
+
+LINEAR = 10  # percentage points: a wider range is drawn on a scale that is logarithmic beyond one
+
+
+def draw_differences(study: Study) -> Figure:
+    """A panel per budget, a row per method: mean and interval; of one setup and augmentation."""
+    pairs = paired_differences(study.runs)
+    if pairs.empty:
+        raise Gap(f"no method shares budget and seed with {REFERENCE}")
+    methods = in_order(pairs)
+    budgets = sorted(pairs["budget"].unique())
+    rows, columns = grid_shape(len(budgets), 4)
+    height = 0.65 + 0.15 * len(methods)
+    figure, axes = new_figure(rows, columns, height, sharex=True, sharey=True)
+    panels = hide_unused(axes, len(budgets))
+    for axis, budget in zip(panels, budgets):
+        counts = draw_panel(axis, pairs[pairs["budget"] == budget], methods)
+        axis.set_title(f"budget {100 * budget:g}%\n({seeds_text(counts)})")
+    for axis in panels[-columns:]:
+        axis.tick_params(labelbottom=True)
+    scale = set_scale(panels)
+    figure.supxlabel(f"difference in {study.accuracy} accuracy (percentage points)", fontsize=8)
+    explanation = f"Last-epoch accuracy minus {REFERENCE}'s at equal budget, paired by seed"
+    if pairs.groupby(["method_label", "budget"]).size().max() > 1:
+        explanation += f"; {INTERVAL} over n common seeds"
+    else:
+        explanation += "; one common seed, so no interval is known"
+    add_title(figure, study.augmented_title, explanation + scale)
+    return figure
+
+
+def draw_panel(axis: Axes, pairs: pd.DataFrame, methods: list[tuple[str, str, int]]) -> list[int]:
+    """Draw one cell of the grid; how many seeds stand behind each of its points."""
+    counts = []
+    axis.axvline(0, color="black", linewidth=0.7)
+    for row, (label, *look) in enumerate(methods):
+        numbers = estimate(pairs.loc[pairs["method_label"] == label, "difference"])
+        if numbers.n:
+            style = line_style(*look) | {"linestyle": "none"}
+            half = numbers.high - numbers.mean
+            axis.errorbar(numbers.mean, row, xerr=half, elinewidth=0.9, **style)
+            counts.append(numbers.n)
+    axis.set_yticks(range(len(methods)), [label for label, *_ in methods])
+    axis.set_ylim(len(methods) - 0.4, -0.6)
+    return counts
+
+
+def set_scale(panels: list[Axes]) -> str:
+    """Choose the scale that the panels share; words for the title if it is not linear."""
+    low, high = panels[0].get_xlim()
+    if max(-low, high) <= LINEAR:
+        panels[0].xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        return ""
+    low, high = min(1.5 * low, -1), max(1.5 * high, 1)
+    powers = [10.0**i for i in range(int(np.log10(max(-low, high))) + 1)]
+    ticks = [-power for power in powers if power < -low] + [0.0]
+    ticks += [power for power in powers if power < high]
+    for axis in panels:
+        axis.set_xscale("symlog", linthresh=1)
+        axis.set_xticks(ticks)
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.minorticks_off()
+        axis.set_xlim(low, high)
+    return "; the scale is logarithmic beyond one point"

@@ -1,0 +1,56 @@
+"""All the figures of a study, each kind for each setup, as PNG and PDF."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from .budgets import draw_accuracy, draw_worst_class
+from .curves import draw_curves
+from .differences import draw_differences
+from .entropy import draw_entropy
+from .gap import Gap
+from .heat_map import draw_heat_map
+from .study import Study
+from .style import save
+
+KINDS: dict[str, Callable[[Study], Figure]] = {
+    "accuracy": draw_accuracy,
+    "difference": draw_differences,
+    "worst-class": draw_worst_class,
+    "heat-map": draw_heat_map,
+    "entropy": draw_entropy,
+    "curves": draw_curves,
+}
+BY_AUGMENTATION = ("difference", "entropy", "curves")  # a file each, so that panels stay large
+
+
+def draw(study: Study, kind: str, folder: Path) -> tuple[list[Path], list[str]]:
+    """Draw one kind of figure for every setup into FOLDER/SETUP_KIND.png and .pdf.
+
+    Returns:
+        The files without their endings; and a line on each figure that runs are lacking for.
+    """
+    stems, gaps = [], []
+    for name, part in parts(study, kind):
+        stem = folder / re.sub(r"[^A-Za-z0-9.+_-]+", "-", name)
+        try:
+            save(KINDS[kind](part), stem)
+            stems.append(stem)
+        except Gap as gap:
+            gaps.append(f"{name}: no figure, {gap}")
+    return stems, gaps
+
+
+def parts(study: Study, kind: str) -> Iterator[tuple[str, Study]]:
+    """What goes into one figure, and its name: a setup, or one augmentation of it."""
+    for setup, part in study.split("setup"):
+        if kind in BY_AUGMENTATION:
+            for augmentation in part.augmentations:
+                name = f"{setup}_{kind}_{augmentation}"
+                yield name, part.where("augmentation_label", augmentation)
+        else:
+            yield f"{setup}_{kind}", part

@@ -1,0 +1,53 @@
+"""Mean accuracy of every augmentation with every method, as coloured numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+
+from .estimates import seeds_text
+from .study import Study
+from .style import add_title, grid_shape, hide_unused, new_figure
+
+DARK = 0.45  # of the colours' range: on what lies below, white is read better than black
+
+
+def draw_heat_map(study: Study) -> Figure:
+    """A panel per budget; rows are methods, columns augmentations, numbers percent."""
+    budgets, methods = study.budgets, study.methods
+    rows, columns = grid_shape(len(budgets), 2)
+    figure, axes = new_figure(rows, columns, 0.6 + 0.17 * len(methods), sharex=True, sharey=True)
+    panels = hide_unused(axes, len(budgets))
+    for axis, budget in zip(panels, budgets):
+        part = study.where("budget", budget)
+        image = draw_panel(axis, part, study)
+        figure.colorbar(image, ax=axis, pad=0.02, aspect=15).ax.grid(False)
+        counts = part.runs.groupby(["method_label", "augmentation_label"]).size()
+        axis.set_title(f"budget {100 * budget:g}% ({seeds_text(counts)})")
+    for axis in panels[-columns:]:
+        axis.tick_params(labelbottom=True)
+    add_title(
+        figure,
+        study.title,
+        f"Last-epoch {study.accuracy} accuracy (%), mean over n seeds; every budget has its own "
+        "colours; hatched: no finished run",
+    )
+    return figure
+
+
+def draw_panel(axis: Axes, part: Study, study: Study) -> AxesImage:
+    labels, augmentations = [label for label, *_ in study.methods], study.augmentations
+    table = part.runs.pivot_table("test_accuracy", "method_label", "augmentation_label")
+    means = table.reindex(index=labels, columns=augmentations).to_numpy()
+    axis.patch.set(hatch="////", edgecolor="0.7", facecolor="white")
+    image = axis.imshow(means, "cividis", aspect="auto")
+    for row, column in np.argwhere(~np.isnan(means)):
+        share = image.norm(mean := means[row, column])
+        colour = "white" if share < DARK else "black"
+        axis.text(column, row, f"{mean:.1f}", color=colour, ha="center", va="center", fontsize=7)
+    axis.set_xticks(range(len(augmentations)), augmentations)
+    axis.set_yticks(range(len(labels)), labels)
+    axis.grid(False)
+    return image

@@ -1,0 +1,160 @@
+"""A results folder as a study: its runs and curves, cells, differences and gaps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+
+import pandas as pd
+
+from .cells import arrange
+from .estimates import estimate
+from .runs import CLASS_COLUMNS, NEEDED, TRAINING_SECONDS, read_runs
+from .style import in_order
+
+REFERENCE = "unif-SGD"  # that the others are compared with
+CELL = ["augmentation_label", "budget"]  # of one setup, in which methods meet
+ACCURACIES = ["test_accuracy", *CLASS_COLUMNS]
+COSTS = ["count_entropy", "images_scored", "images_trained", "seconds"]
+ORDER = ("standard", "mixup", "ricap", "randaugment")  # of augmentations
+
+
+@dataclass(frozen=True)
+class Study:
+    """Runs to compare.
+
+    `runs` has a row per run: its place in the grid and the numbers of its last epoch, which are
+    those that count. `curves` has a row per run and epoch. `notes` are lines for the user.
+    """
+
+    runs: pd.DataFrame
+    curves: pd.DataFrame
+    notes: list[str] = field(default_factory=list)
+
+    def where(self, column: str, value: object) -> Study:
+        """The part whose `column` has a value."""
+        return Study(
+            self.runs[self.runs[column] == value], self.curves[self.curves[column] == value]
+        )
+
+    def split(self, column: str) -> Iterator[tuple[str, Study]]:
+        """A part for each value of a column, in the order that they are found."""
+        for value in self.runs[column].unique() if len(self.runs) else ():
+            yield value, self.where(column, value)
+
+    @property
+    def title(self) -> str:
+        """Of a study of one setup."""
+        return self.runs["title"].iloc[0]
+
+    @property
+    def augmented_title(self) -> str:
+        """Of a study of one setup and augmentation."""
+        return f"{self.title}, {self.runs['augmentation_label'].iloc[0]}"
+
+    @property
+    def accuracy(self) -> str:
+        """What the accuracies of one setup are of, for an axis."""
+        return "test" if self.runs["validation"].isna().all() else "validation"
+
+    @property
+    def augmentations(self) -> list[str]:
+        pairs = self.runs[["augmentation", "augmentation_label"]].drop_duplicates()
+        known = {name: i for i, name in enumerate(ORDER)}
+        ordered = sorted(
+            pairs.itertuples(index=False), key=lambda pair: (known.get(pair[0], len(known)), *pair)
+        )
+        return [label for _, label in ordered]
+
+    @property
+    def budgets(self) -> list[float]:
+        return sorted(self.runs["budget"].unique())
+
+    @property
+    def methods(self) -> list[tuple[str, str, int]]:
+        """Label, method and variant of each, in order."""
+        return in_order(self.runs)
+
+
+def read_study(results: Path) -> Study:
+    """The finished runs below a folder; there may be none, of which the notes tell.
+
+    Raises:
+        UsageError: when `results` is no folder, or holds two results for one cell and seed.
+    """
+    runs, notes = read_runs(results)
+    if not runs:
+        return Study(pd.DataFrame(), pd.DataFrame(), notes)
+    table, more = arrange(runs, results)
+    numbers = [*NEEDED, *CLASS_COLUMNS]
+    curves = pd.concat([runs[index].curve[numbers].assign(run=index) for index in table.index])
+    curves["seconds"] = curves[TRAINING_SECONDS].sum(axis=1)
+    curves["images_processed"] = curves["images_scored"] + curves["images_trained"]
+    curves = curves.merge(table, left_on="run", right_index=True)
+    study = Study(curves[curves["epoch"] == curves["epochs"]], curves, [*notes, *more])
+    study.notes.extend(gaps(study))
+    return study
+
+
+def summarise(study: Study) -> pd.DataFrame:
+    """One row per cell: what it is, n seeds, and of each accuracy mean, sd and interval.
+
+    The interval is `low` to `high`, 95% by Student's t; it and sd are NaN for n = 1. Entropy,
+    images and seconds are means over the seeds, of whole runs, without evaluation.
+    """
+    place = ["setup", "dataset", "model", "epochs", "imbalance", "label_noise", "method"]
+    place += ["method_options", "augmentation", "augmentation_options", "budget"]
+    rows = []
+    for _, cell in study.runs.groupby(["setup", "method_label", *CELL], sort=False):
+        row = cell[place].iloc[0].to_dict() | {"n": len(cell)}
+        row["seeds"] = " ".join(map(str, sorted(cell["seed"])))
+        for column in ACCURACIES:
+            numbers = estimate(cell[column])._asdict()
+            row |= {f"{column}_{name}": numbers[name] for name in ("mean", "sd", "low", "high")}
+        row |= {column: cell[column].mean() for column in COSTS}
+        row |= {"other_settings": cell["others"].iloc[0], "versions": cell["versions"].iloc[0]}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def paired_differences(runs: pd.DataFrame, reference: str = REFERENCE) -> pd.DataFrame:
+    """Every run against the reference's run of the same setup, augmentation, budget and seed.
+
+    Returns:
+        The runs that have such a counterpart, with a column `difference` in percentage points.
+    """
+    same = ["setup", *CELL, "seed"]
+    theirs = runs.loc[runs["method"] == reference, [*same, "test_accuracy"]]
+    others = runs[runs["method"] != reference]
+    pairs = others.merge(theirs, on=same, suffixes=("", "_reference"))
+    return pairs.assign(difference=pairs["test_accuracy"] - pairs["test_accuracy_reference"])
+
+
+def summarise_differences(study: Study) -> pd.DataFrame:
+    """One row per cell with a counterpart: the mean difference to `REFERENCE`, paired by seed."""
+    place = ["setup", "method_label", "augmentation_label", "budget"]
+    return pd.DataFrame(
+        [
+            dict(zip(place, key)) | estimate(pairs["difference"])._asdict()
+            for key, pairs in paired_differences(study.runs).groupby(place, sort=False)
+        ]
+    )
+
+
+def gaps(study: Study) -> list[str]:
+    """A line for each setup whose grid has cells without a finished run."""
+    lines = []
+    for name, part in study.split("setup"):
+        labels = [label for label, *_ in part.methods]
+        wanted = list(product(labels, part.augmentations, part.budgets))
+        present = set(part.runs[["method_label", *CELL]].itertuples(index=False, name=None))
+        missing = [cell for cell in wanted if cell not in present]
+        if missing:
+            texts = [f"{m} {a} {b:g}" for m, a, b in missing[:3]] + ["..."] * (len(missing) > 3)
+            lines.append(
+                f"{name}: no finished run in {len(missing)} of {len(wanted)} cells of the grid: "
+                + ", ".join(texts)
+            )
+    return lines

@@ -1,0 +1,171 @@
+"""One look for all figures: a method's colour, marker and line, text sizes, file formats."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+COLUMN, PAGE = 3.35, 6.75  # inches: widths of one column and of two
+LABEL = 0.25  # inches: height of the label below the panels
+matplotlib.rcParams.update(
+    {
+        "font.size": 8,
+        "axes.titlesize": 8,
+        "axes.labelsize": 8,
+        "xtick.labelsize": 7,
+        "ytick.labelsize": 7,
+        "legend.fontsize": 7.5,
+        "figure.titlesize": 8,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.alpha": 0.3,
+        "grid.linewidth": 0.5,
+        "axes.linewidth": 0.6,
+        "lines.linewidth": 1.1,
+        "lines.markersize": 4,
+        "errorbar.capsize": 1.5,
+        "legend.frameon": False,
+        "legend.handlelength": 2.6,
+        "pdf.fonttype": 42,  # embedded TrueType: text stays text
+        "savefig.dpi": 200,
+    }
+)
+
+
+class Look(NamedTuple):
+    """How one method looks in every figure."""
+
+    colour: str
+    marker: str
+    line: str | tuple
+
+
+# Okabe and Ito's colours, then Tol's muted ones: told apart by colour-blind readers. Thirteen
+# colours cannot all be far from each other, and grey print has none, hence a marker for each.
+LOOKS = {
+    "SGD": Look("#000000", "o", "-"),
+    "unif-SGD": Look("#0072B2", "s", "-"),
+    "p-SGD": Look("#E69F00", "^", "--"),
+    "c-SGD": Look("#009E73", "v", "--"),
+    "selective-backprop": Look("#CC79A7", "D", "-."),
+    "dro": Look("#D55E00", "X", "-"),
+    "random-subset": Look("#56B4E9", "P", ":"),
+    "coreset": Look("#882255", "<", ":"),
+    "infobatch": Look("#999933", ">", "-."),
+    "grad-norm": Look("#332288", "p", "--"),
+    "rho-loss": Look("#44AA99", "*", "-."),
+    "obftf": Look("#661100", "h", "--"),
+    "cvar": Look("#888888", "d", "-"),
+}
+OTHER = Look("#555555", "$?$", (0, (1, 3)))
+FILLS = ("full", "none", "left", "right", "top", "bottom")  # markers of a method's variants
+
+
+def in_order(labels: pd.DataFrame) -> list[tuple[str, str, int]]:
+    """The methods of some runs, in the order of every figure and table.
+
+    Args:
+        labels: with columns `method` and `method_label`, the latter telling variants apart.
+
+    Returns:
+        For each label: label, method, and which variant of the method it is, from 0.
+    """
+    order = list(LOOKS)
+    known = labels[["method", "method_label"]].drop_duplicates()
+    pairs = sorted(
+        known.itertuples(index=False),
+        key=lambda pair: (order.index(pair[0]) if pair[0] in order else len(order), *pair),
+    )
+    seen: dict[str, int] = {}
+    ordered = []
+    for method, label in pairs:
+        seen[method] = seen.get(method, -1) + 1
+        ordered.append((label, method, seen[method]))
+    return ordered
+
+
+def line_style(method: str, variant: int) -> dict:
+    """Keywords of `plot` and `errorbar` for a method."""
+    look = LOOKS.get(method, OTHER)
+    return dict(
+        color=look.colour,
+        marker=look.marker,
+        linestyle=look.line,
+        fillstyle=FILLS[variant % len(FILLS)],
+        markeredgewidth=0.7,
+        markerfacecoloralt="white",
+    )
+
+
+def new_figure(
+    rows: int, columns: int, row_height: float, **sharing: object
+) -> tuple[Figure, np.ndarray]:
+    """A figure of panels, as wide as a column if it has one column of them, else as a page.
+
+    Args:
+        row_height: in inches, of each row of panels with its titles and tick labels.
+        sharing: `sharex` and `sharey` of `Figure.subplots`.
+
+    Returns:
+        The figure, and its axes [rows, columns].
+    """
+    width = PAGE if columns > 1 else COLUMN
+    figure = Figure(figsize=(width, rows * row_height + LABEL), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **sharing)
+
+
+def grid_shape(panels: int, most: int) -> tuple[int, int]:
+    """Rows and columns for some panels, at most so many side by side, with few places unused."""
+    rows = -(-panels // most)
+    return rows, -(-panels // rows)
+
+
+INTERVAL = "mean and 95% confidence interval (Student's\N{NO-BREAK SPACE}t)"
+
+
+def add_legend(figure: Figure, methods: Iterable[tuple[str, str, int]]) -> None:
+    """Name the methods below the panels; the figure grows by the legend's height."""
+    methods = list(methods)
+    longest = max(len(label) for label, *_ in methods)
+    width, height = figure.get_size_inches()
+    columns = max(1, min(len(methods), int((width - 0.1) / (0.5 + 0.057 * longest))))
+    rows = -(-len(methods) // columns)
+    handles = [Line2D([], [], label=name, **line_style(*look)) for name, *look in methods]
+    figure.set_size_inches(width, height + 0.15 * rows + 0.1)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, columnspacing=1.2)
+
+
+def add_title(figure: Figure, title: str, explanation: str) -> None:
+    """Say above the panels what runs these are and how to read them; the figure grows by that."""
+    width, height = figure.get_size_inches()
+    lines = [
+        line
+        for text in (title, explanation)
+        for line in textwrap.wrap(text, int(width * 17), break_on_hyphens=False)
+    ]
+    figure.set_size_inches(width, height + 0.14 * len(lines))
+    figure.suptitle("\n".join(lines))
+
+
+def hide_unused(axes: np.ndarray, used: int) -> list[Axes]:
+    """The first `used` of the axes; the others leave their room empty."""
+    for axis in axes.flat[used:]:
+        axis.set_visible(False)
+    return list(axes.flat[:used])
+
+
+def save(figure: Figure, stem: Path) -> None:
+    """Write STEM.png and STEM.pdf, the same bytes every time."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(f"{stem}.png")
+    figure.set_layout_engine("none")  # it stays as laid out
+    figure.savefig(f"{stem}.pdf", metadata={"CreationDate": None})

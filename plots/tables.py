@@ -1,0 +1,128 @@
+"""Tables of accuracy in Markdown and LaTeX; the best is bold only where that is significant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+
+from .estimates import LEAST_PAIRS, LEVEL, estimate, is_higher, seeds_text
+from .study import Study
+
+RULE = (
+    "Bold: the best of its augmentation and budget, where it is better than every other method by "
+    f"a paired t-test over common seeds (two-sided, {LEVEL:.0%} level, {LEAST_PAIRS} or more)."
+)
+EMPTY = "\N{EN DASH}"  # where there is no finished run
+LATEX = {"\\": r"\textbackslash{}", "±": r"$\pm$", EMPTY: "--"} | {c: f"\\{c}" for c in "&%$#_{}"}
+
+
+def is_best(cell: pd.DataFrame, label: str) -> bool:
+    """Whether one method beats every other one of a cell's, significantly.
+
+    Nothing is corrected for: all the tests have to reject, so chance has to strike in each.
+
+    Args:
+        cell: runs of one setup, augmentation and budget.
+    """
+    accuracy = cell.pivot(index="seed", columns="method_label", values="test_accuracy")
+    others = [name for name in accuracy if name != label]
+    return bool(others) and all(
+        is_higher(estimate((accuracy[label] - accuracy[other]).dropna())) for other in others
+    )
+
+
+def cell_texts(part: Study) -> dict[tuple[str, str, float], tuple[str, bool]]:
+    """Of one setup: (method, augmentation, budget) -> its text, and whether it is in bold."""
+    texts = {}
+    counts = part.runs.groupby(["method_label", "augmentation_label", "budget"]).size()
+    usual = counts.mode()[0]
+    for (augmentation, budget), cell in part.runs.groupby(["augmentation_label", "budget"]):
+        for label, runs in cell.groupby("method_label"):
+            numbers = estimate(runs["test_accuracy"])
+            text = f"{numbers.mean:.2f}"
+            if numbers.n > 1:
+                text += f" ± {numbers.sd:.2f}"
+            if numbers.n != usual:
+                text += f" (n = {numbers.n})"
+            texts[label, augmentation, budget] = text, is_best(cell, label)
+    return texts
+
+
+def caption(part: Study) -> str:
+    counts = part.runs.groupby(["method_label", "augmentation_label", "budget"]).size()
+    usual = int(counts.mode()[0])
+    shown = "mean ± standard deviation over seeds" if counts.max() > 1 else "no spread is known"
+    unless = "" if counts.nunique() == 1 else " unless another n is given"
+    return (
+        f"{part.title}: {part.accuracy} accuracy in percent after the last epoch, {shown}, "
+        f"{seeds_text([usual])}{unless}; columns are budgets. {RULE}"
+    )
+
+
+def rows_of(part: Study, bold: Callable[[str], str]) -> list[list[str]]:
+    """The table's rows: augmentation, method, and a text for each budget."""
+    texts = cell_texts(part)
+    rows = []
+    for augmentation in part.augmentations:
+        for label, *_ in part.methods:
+            row = [augmentation, label]
+            for budget in part.budgets:
+                text, best = texts.get((label, augmentation, budget), (EMPTY, False))
+                row.append(bold(text) if best else text)
+            if set(row[2:]) != {EMPTY}:
+                rows.append(row)
+    return rows
+
+
+def headings(part: Study) -> list[str]:
+    return ["augmentation", "method", *(f"{100 * budget:g}%" for budget in part.budgets)]
+
+
+def markdown(study: Study) -> str:
+    """A table per setup, aligned so that it reads well as plain text too."""
+    tables = []
+    for _, part in study.split("setup"):
+        rows = [headings(part), *rows_of(part, lambda text: f"**{text}**")]
+        widths = [max(map(len, column)) for column in zip(*rows)]
+        lines = [markdown_line(row, widths) for row in rows]
+        rule = [f"{'-' * width}{'-' if i < 2 else ':'}" for i, width in enumerate(widths)]
+        lines.insert(1, f"|-{'|-'.join(rule)}|")
+        tables.append(f"{caption(part)}\n\n" + "\n".join(lines) + "\n")
+    return "\n".join(tables)
+
+
+def markdown_line(row: Sequence[str], widths: Sequence[int]) -> str:
+    padded = [
+        text.ljust(width) if i < 2 else text.rjust(width)
+        for i, (text, width) in enumerate(zip(row, widths))
+    ]
+    return f"| {' | '.join(padded)} |"
+
+
+def latex(study: Study) -> str:
+    r"""A table environment per setup, for \input; needs \usepackage{booktabs}."""
+    tables = ["% needs \\usepackage{booktabs}\n"]
+    for name, part in study.split("setup"):
+        rows = [[escape(text) for text in headings(part)]]
+        rows += [[mark_bold(escape(text)) for text in row] for row in rows_of(part, "\a{}".format)]
+        lines = [f"{' & '.join(row)} \\\\" for row in rows]
+        starts = [i for i in range(2, len(rows)) if rows[i][0] != rows[i - 1][0]]
+        for i in reversed([1, *starts]):
+            lines.insert(i, r"\midrule")
+        tables.append(
+            "\\begin{table}\n\\centering\n"
+            f"\\caption{{{escape(caption(part))}}}\n\\label{{tab:{name}}}\n"
+            f"\\begin{{tabular}}{{ll{'r' * len(part.budgets)}}}\n\\toprule\n"
+            + "\n".join(lines)
+            + "\n\\bottomrule\n\\end{tabular}\n\\end{table}\n"
+        )
+    return "\n".join(tables)
+
+
+def escape(text: str) -> str:
+    return "".join(LATEX.get(letter, letter) for letter in text)
+
+
+def mark_bold(text: str) -> str:
+    return rf"\textbf{{{text[1:]}}}" if text.startswith("\a") else text
