@@ -74,42 +74,45 @@ def without_seconds(run: Run) -> pd.DataFrame:
 
 
 def add_setups(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Add columns `setup`, a short unique name, and `title`; notes say what is kept apart.
-
-    Where a cell holds runs of several versions, its whole setup is divided by version. Where every
-    cell is of one version, cells of different versions are compared, and a note says so.
-    """
-    notes, keys = [], table["others"].map(json.loads)
-    for _, group in table.groupby("others", sort=False):
-        if group["versions"].nunique() == 1:
-            continue
-        name = title_of(keys[group.index[0]], ())
-        mixed = group.groupby(AXES)["versions"].nunique().max() > 1
-        texts = ", ".join(
-            f"{differences(group['versions'], versions)} ({len(part)} runs)"
-            for versions, part in group.groupby("versions", sort=False)
-        )
-        if mixed:
-            apart = differing([json.loads(text) for text in group["versions"].unique()])
-            for index in group.index:
-                versions = json.loads(table["versions"][index])
-                keys[index] |= {key: versions.get(key) for key in apart}
-            notes.append(f"{name}: runs of different versions are kept apart: {texts}")
-        else:
-            notes.append(f"{name}: cells of different versions are compared: {texts}")
-    for dataset, group in table.groupby("dataset", sort=False):
-        setups = keys[group.index]
-        different = differing(setups)
-        names = {as_text(key): name_of(key, different) for key in setups}
-        if max(map(len, names.values())) > LONGEST_NAME:
-            names = {key: f"{dataset}_{i}" for i, key in enumerate(names, 1)}
-        table.loc[group.index, "setup"] = setups.map(lambda key, names=names: names[as_text(key)])
-        titles = setups.map(lambda key, different=different: title_of(key, different))
-        table.loc[group.index, "title"] = titles
+    """Add columns `setup`, a short unique name, and `title`; notes say what is kept apart."""
+    setups, notes = divide_by_version(table)
+    for dataset, group in setups.groupby(table["dataset"], sort=False):
+        different = differing(group)
+        names = {as_text(setup): name_of(setup, different) for setup in group}
+        if len(set(names.values())) < len(names) or max(map(len, names.values())) > LONGEST_NAME:
+            names = {text: f"{dataset}_{i}" for i, text in enumerate(names, 1)}
+        for index, setup in group.items():
+            table.loc[index, "setup"] = names[as_text(setup)]
+            table.loc[index, "title"] = title_of(setup, different)
         if len(names) > 1:
             texts = ", ".join(names.values())
             notes.append(f"{dataset}: runs of different settings are kept apart: {texts}")
     return table, notes
+
+
+def divide_by_version(table: pd.DataFrame) -> tuple[pd.Series, list[str]]:
+    """The setup of each run, as settings, and of versions what keeps it apart from others.
+
+    Where a cell holds runs of several versions, its whole setup is divided by version. Where every
+    cell is of one version, cells of different versions are compared, and a note says so.
+    """
+    setups, notes = table["others"].map(json.loads), []
+    for _, group in table.groupby("others", sort=False):
+        versions = group["versions"].map(json.loads)
+        apart = differing(versions)
+        if not apart:
+            continue
+        texts = ", ".join(
+            " ".join(f"{key} {show(part.iloc[0].get(key))}" for key in apart) + f": {len(part)}"
+            for _, part in versions.groupby(group["versions"], sort=False)
+        )
+        outcome = "cells of different versions are compared"
+        if group.groupby(AXES)["versions"].nunique().max() > 1:
+            outcome = "runs of different versions are kept apart"
+            for index, own in versions.items():
+                setups[index] |= {key: own.get(key) for key in apart}
+        notes.append(f"{title_of(setups[group.index[0]], ())}: {outcome}; runs of {texts}")
+    return setups, notes
 
 
 def differing(settings: Sequence[Mapping]) -> list[str]:
@@ -118,16 +121,10 @@ def differing(settings: Sequence[Mapping]) -> list[str]:
     return [key for key in keys if len({json.dumps(one.get(key)) for one in settings}) > 1]
 
 
-def differences(all_versions: pd.Series, versions: str) -> str:
-    """What sets some versions apart from the others."""
-    keys = differing([json.loads(text) for text in all_versions.unique()])
-    own = json.loads(versions)
-    return " ".join(f"{key} {show(own.get(key))}" for key in keys)
-
-
 def show(value: object) -> str:
     """A setting's value as a user would write it."""
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    short = isinstance(value, float) and float(f"{value:g}") == value
+    return f"{value:g}" if short else str(value)
 
 
 def name_of(setup: Mapping, different: Sequence[str]) -> str:

@@ -35,8 +35,10 @@ def draw_differences(study: Study) -> Figure:
     scale = set_scale(panels)
     figure.supxlabel(f"difference in {study.accuracy} accuracy (percentage points)", fontsize=8)
     explanation = f"Last-epoch accuracy minus {REFERENCE}'s at equal budget, paired by seed"
-    if pairs.groupby(["method_label", "budget"]).size().max() > 1:
+    counts = pairs.groupby(["method_label", "budget"]).size()
+    if counts.max() > 1:
         explanation += f"; {INTERVAL} over n common seeds"
+        explanation += "; no bar where n = 1" if counts.min() == 1 else ""
     else:
         explanation += "; one common seed, so no interval is known"
     add_title(figure, study.augmented_title, explanation + scale)

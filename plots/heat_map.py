@@ -25,7 +25,8 @@ def draw_heat_map(study: Study) -> Figure:
         image = draw_panel(axis, part, study)
         figure.colorbar(image, ax=axis, pad=0.02, aspect=15).ax.grid(False)
         counts = part.runs.groupby(["method_label", "augmentation_label"]).size()
-        axis.set_title(f"budget {100 * budget:g}% ({seeds_text(counts)})")
+        bracketed = ", in brackets" if counts.nunique() > 1 else ""
+        axis.set_title(f"budget {100 * budget:g}% ({seeds_text(counts)}{bracketed})")
     for axis in panels[-columns:]:
         axis.tick_params(labelbottom=True)
     add_title(
@@ -43,10 +44,13 @@ def draw_panel(axis: Axes, part: Study, study: Study) -> AxesImage:
     means = table.reindex(index=labels, columns=augmentations).to_numpy()
     axis.patch.set(hatch="////", edgecolor="0.7", facecolor="white")
     image = axis.imshow(means, "cividis", aspect="auto")
+    counts = part.runs.groupby(["method_label", "augmentation_label"]).size()
     for row, column in np.argwhere(~np.isnan(means)):
-        share = image.norm(mean := means[row, column])
-        colour = "white" if share < DARK else "black"
-        axis.text(column, row, f"{mean:.1f}", color=colour, ha="center", va="center", fontsize=7)
+        text = f"{means[row, column]:.1f}"
+        if counts.nunique() > 1:
+            text += f" ({counts[labels[row], augmentations[column]]})"
+        colour = "white" if image.norm(means[row, column]) < DARK else "black"
+        axis.text(column, row, text, color=colour, ha="center", va="center", fontsize=7)
     axis.set_xticks(range(len(augmentations)), augmentations)
     axis.set_yticks(range(len(labels)), labels)
     axis.grid(False)

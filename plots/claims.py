@@ -1,0 +1,167 @@
+"""State each claim of the two studies as a test on the finished runs, with its verdict.
+
+python -m plots.claims [RESULTS_DIR]
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from . import claim_tests
+from .claim_tests import CLOSE, CONSISTENT, IMPORTANCE, LEAST_METHODS, NEGLIGIBLE, STRONG, Case
+from .command import run_command
+from .estimates import LEAST_PAIRS, LEVEL
+from .evidence import TOO_FEW, combine
+from .study import Study
+
+ARAZO, FIDON = "Arazo et al. 2021", "Fidon et al. 2022"
+PAIRED = (
+    "per seed the mean over cells (augmentation x budget) of the paired difference in last-epoch "
+    "accuracy, two-sided t-test over seeds"
+)
+ABOVE = "supported if significantly above zero, contradicted if significantly below"
+
+
+class Claim(NamedTuple):
+    """A claim, how it is tested and judged, and in which setups; `test` yields its cases."""
+
+    source: str
+    statement: str
+    statistic: str
+    rule: str
+    imbalanced: bool
+    test: Callable[[Study], Iterator[Case]]
+
+
+CLAIMS = [
+    Claim(
+        ARAZO,
+        "Under a budget (< 100%), no importance-sampling method beats uniform sampling "
+        f"consistently. Methods: {', '.join(IMPORTANCE)}, as far as there are runs.",
+        f"method - unif-SGD; {PAIRED}",
+        f"contradicted if some method is above zero in at least {CONSISTENT:.0%} of the cells and "
+        "significantly so (level divided by the methods); supported if for each one the 95% "
+        f"interval ends below {NEGLIGIBLE} points",
+        False,
+        claim_tests.no_consistent_advantage,
+    ),
+    Claim(
+        ARAZO,
+        f"Under a budget, a stronger augmentation ({STRONG}) helps more than any importance "
+        "sampling.",
+        f"unif-SGD with {STRONG} - method with standard; {PAIRED}; a cell is a budget",
+        f"for each method {ABOVE} (level divided by the methods)",
+        False,
+        claim_tests.augmentation_helps_more,
+    ),
+    Claim(
+        ARAZO,
+        f"On CIFAR-10/100, 30% of the iterations with {STRONG} about equal all of them with "
+        f"standard: they lose at most {CLOSE:g} point.",
+        f"unif-SGD with {STRONG} at 30% - SGD with standard at 100%, paired by seed, t-test",
+        f"supported if significantly above -{CLOSE:g} point, contradicted if significantly below",
+        False,
+        claim_tests.third_equals_whole,
+    ),
+    Claim(
+        ARAZO,
+        "Under a budget, the more evenly a method uses the images, entropy H(c), the higher its "
+        "accuracy.",
+        f"Spearman's correlation over methods (at least {LEAST_METHODS}) within cell and seed; per "
+        "seed the mean over cells, two-sided t-test over seeds; it speaks of these methods only",
+        ABOVE,
+        False,
+        claim_tests.even_use_is_better,
+    ),
+    Claim(
+        ARAZO,
+        "unif-SGD beats a fixed random subset clearly at every budget below 100%.",
+        f"unif-SGD - random-subset at each budget; {PAIRED}",
+        f"at each budget {ABOVE} (level divided by the budgets)",
+        False,
+        claim_tests.beats_fixed_subset,
+    ),
+    Claim(
+        ARAZO,
+        "unif-SGD with the linear schedule stays close to full training on CIFAR-10/100: it loses "
+        f"at most {CLOSE:g} point more than published.",
+        "unif-SGD at each published budget - SGD at 100%, standard, paired by seed, t-test",
+        f"at each budget supported if significantly above the published loss - {CLOSE:g} point, "
+        "contradicted if significantly below (level divided by the budgets)",
+        False,
+        claim_tests.stays_close_to_whole,
+    ),
+    Claim(
+        FIDON,
+        "On imbalanced data, dro has a better worst-class accuracy than SGD.",
+        f"dro - SGD; {PAIRED.replace('accuracy', 'worst-class accuracy')}",
+        ABOVE,
+        True,
+        claim_tests.worst_class_gains,
+    ),
+    Claim(
+        FIDON,
+        "On imbalanced data, dro has a better 5th percentile of class accuracies than SGD.",
+        f"dro - SGD; {PAIRED.replace('accuracy', '5th percentile of class accuracies')}",
+        ABOVE,
+        True,
+        claim_tests.low_percentile_gains,
+    ),
+]
+
+
+def check(claim: Claim, study: Study) -> tuple[str, list[str]]:
+    """The verdict on a claim and lines on each setup that it is about."""
+    verdicts, lines = [], []
+    for _, part in study.split("setup"):
+        plain = part.runs["label_noise"].isna().all() and part.runs["imbalance"].isna().all()
+        imbalanced = part.runs["imbalance"].notna().all()
+        if not (imbalanced if claim.imbalanced else plain):
+            continue
+        tests = list(claim.test(part))
+        verdicts.append(claim_tests.overall(tests))
+        lines.append(f"  {part.title}: {verdicts[-1]}")
+        lines += [f"    {test.subject}: {': '.join(filter(None, test.evidence))}" for test in tests]
+    return combine(verdicts), [*lines, f"  {tally(verdicts)}"]
+
+
+def tally(verdicts: list[str]) -> str:
+    counts = Counter(verdicts)
+    return f"setups: {', '.join(f'{n} {verdict}' for verdict, n in counts.items()) or 'none'}"
+
+
+def report(study: Study) -> str:
+    """All claims with their verdicts, as text."""
+    blocks = []
+    for number, claim in enumerate(CLAIMS, 1):
+        verdict, lines = check(claim, study)
+        blocks.append(
+            "\n".join(
+                [
+                    f"{number}. {verdict.upper()}: {claim.statement} ({claim.source})",
+                    f"  Statistic: {claim.statistic}.",
+                    f"  Rule: {claim.rule}; undecided otherwise.",
+                    *lines,
+                ]
+            )
+        )
+    footer = (
+        f"Significant: p < {LEVEL:g}. At least {LEAST_PAIRS} common seeds are needed, else: "
+        f"{TOO_FEW}. A claim is contradicted where it is in one setup, and supported where it is "
+        "in all that have enough runs."
+    )
+    return "\n\n".join([*blocks, footer])
+
+
+if __name__ == "__main__":
+    sys.exit(
+        run_command(
+            "plots.claims",
+            "Print each claim of the studies with its test, numbers and verdict.",
+            lambda study, _: print(report(study)),
+            sys.argv[1:],
+        )
+    )

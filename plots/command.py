@@ -1,0 +1,49 @@
+"""What the commands of this package share: their argument, their notes and their errors."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from errors import RunError, UsageError
+
+from .study import Study, read_study
+
+
+def run_command(
+    name: str, description: str, work: Callable[[Study, Path], None], arguments: Sequence[str]
+) -> int:
+    """Do some work on the study in a results folder, notes on which go to standard error.
+
+    Returns:
+        The exit status: 0, or that of the error, which is told in one line.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m {name}", description=description)
+    parser.add_argument(
+        "results_dir",
+        type=Path,
+        nargs="?",
+        default=Path("results"),
+        metavar="RESULTS_DIR",
+        help="holds the runs, at any depth; default results",
+    )
+    results = parser.parse_args(arguments).results_dir
+    try:
+        study = read_study(results)
+        for note in study.notes:
+            print(f"note: {note}", file=sys.stderr)
+        if study.runs.empty:
+            raise UsageError(
+                f"{results}: no finished run there that can be used; make one with train.py, or "
+                "give another folder"
+            )
+        work(study, results)
+    except RunError as error:
+        print(f"python -m {name}: {error}", file=sys.stderr)
+        return error.exit_status
+    except OSError as error:
+        print(f"python -m {name}: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 1
+    return 0
