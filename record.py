@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 import watch
+from board import Board
 from errors import Diverged, Failed, Interrupted, UsageError
 from watch import read_status, write_status
 
@@ -65,6 +66,7 @@ class RunFolder:
                 f"--experiment-name {name[:20]}...: too long; give at most {LONGEST_NAME} letters"
             )
         self.lock: io.TextIOWrapper | None = None
+        self.board: Board | None = None  # where rows of the curve are shown too
 
     def status(self) -> str | None:
         """The status last written; None where there is no run."""
@@ -143,6 +145,8 @@ class RunFolder:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        if self.board:
+            self.board.close()
         self.lock.close()
 
     def clear(self) -> None:
@@ -157,10 +161,14 @@ class RunFolder:
     def write_curve(self, rows: Sequence[Mapping]) -> None:
         """Write the whole curve: of a new run, or of the one that goes on."""
         self.write_table("curve.csv", COLUMNS, rows)
+        if self.board:
+            self.board.restart(rows)
 
     def append_row(self, row: Mapping) -> None:
         with open(self.path / "curve.csv", "a", newline="") as file:
             csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(row)
+        if self.board:
+            self.board.add(row)
 
     def write_per_class(self, rows: Sequence[Mapping]) -> None:
         self.write_table("per_class.csv", CLASS_COLUMNS, rows)

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 import checkpoint
 from augmentations import AUGMENTATIONS
+from board import Board
 from budget import linear_rate, step_rate, steps_per_epoch, subset_size
 from data import DATASETS, Dataset, hold_out, long_tailed, with_label_noise
 from errors import Interrupted, UsageError
@@ -41,6 +42,7 @@ INCIDENTAL = {
     "overwrite",
     "resume",
     "results_dir",
+    "tensorboard",
 }
 
 
@@ -54,6 +56,8 @@ def run(settings: argparse.Namespace) -> None:
         torch.use_deterministic_algorithms(True)
     folder = RunFolder(Path(settings.results_dir), settings.experiment_name)
     folder.check(settings.overwrite)
+    if settings.tensorboard:
+        folder.board = Board(folder.path)
     trainer = build(settings, load_dataset(settings), device)
     with folder:
         signals = Signals()

@@ -226,6 +226,12 @@ def add_run_flags(parser: Parser) -> None:
         help="epochs between checkpoints; or, for example, 500steps or 10minutes",
     )
     group.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="write the curve's numbers for TensorBoard too, into the run's folder; needs "
+        "requirements-tensorboard.txt",
+    )
+    group.add_argument(
         "--device",
         default="auto",
         metavar="NAME",

@@ -121,10 +121,12 @@ def check(claim: Claim, study: Study) -> tuple[str, list[str]]:
         imbalanced = part.runs["imbalance"].notna().all()
         if not (imbalanced if claim.imbalanced else plain):
             continue
-        tests = list(claim.test(part))
-        verdicts.append(claim_tests.overall(tests))
-        lines.append(f"  {part.title}: {verdicts[-1]}")
-        lines += [f"    {test.subject}: {': '.join(filter(None, test.evidence))}" for test in tests]
+        cases = list(claim.test(part))
+        enough = sum(case.evidence.verdict != TOO_FEW for case in cases)
+        verdicts.append(combine(case.evidence.verdict for case in cases))
+        counted = f", by {enough} of {len(cases)} comparisons" if enough else ""
+        lines.append(f"  {part.title}: {verdicts[-1]}{counted}")
+        lines += [f"    {case.subject}: {': '.join(filter(None, case.evidence))}" for case in cases]
     return combine(verdicts), [*lines, f"  {tally(verdicts)}"]
 
 
