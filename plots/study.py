@@ -107,15 +107,16 @@ def summarise(study: Study) -> pd.DataFrame:
     place = ["setup", "dataset", "model", "epochs", "imbalance", "label_noise", "method"]
     place += ["method_options", "augmentation", "augmentation_options", "budget"]
     rows = []
-    for _, cell in study.runs.groupby(["setup", "method_label", *CELL], sort=False):
-        row = cell[place].iloc[0].to_dict() | {"n": len(cell)}
-        row["seeds"] = " ".join(map(str, sorted(cell["seed"])))
-        for column in ACCURACIES:
-            numbers = estimate(cell[column])._asdict()
-            row |= {f"{column}_{name}": numbers[name] for name in ("mean", "sd", "low", "high")}
-        row |= {column: cell[column].mean() for column in COSTS}
-        row |= {"other_settings": cell["others"].iloc[0], "versions": cell["versions"].iloc[0]}
-        rows.append(row)
+    for _, part in study.split("setup"):
+        for _, cell in part.runs.groupby(["method_label", *CELL], sort=False):
+            row = cell[place].iloc[0].to_dict() | {"n": len(cell)}
+            row["seeds"] = " ".join(map(str, sorted(cell["seed"])))
+            for column in ACCURACIES:
+                numbers = estimate(cell[column])._asdict()
+                row |= {f"{column}_{name}": numbers[name] for name in ("mean", "sd", "low", "high")}
+            row |= {column: cell[column].mean() for column in COSTS}
+            row |= {"other_settings": cell["others"].iloc[0], "versions": cell["versions"].iloc[0]}
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
