@@ -28,14 +28,27 @@ def make_all(study: Study, results: Path) -> None:
     (results / "tables.tex").write_text(latex(study), encoding="utf-8")
     print(text)
     print(f"summary.csv, differences.csv, tables.md and tables.tex: {results}", flush=True)
-    count = 0
+    drawn: list[Path] = []
     for kind in KINDS:
         stems, gaps = draw(study, kind, results / "figures")
-        count += len(stems)
+        drawn += stems
         for gap in gaps:
             print(f"note: {gap}", file=sys.stderr)
-    print(f"{count} figures, each as PNG and PDF: {results / 'figures'}")
+    print(f"{len(drawn)} figures, each as PNG and PDF: {results / 'figures'}")
+    others = {path.name for path in results.glob("figures/*.p[nd][gf]")} - {
+        f"{stem.name}.{ending}" for stem in drawn for ending in ("png", "pdf")
+    }
+    if others:
+        print(
+            f"note: {results / 'figures'}: {len(others)} files are not of these runs, such as "
+            f"{min(others)}; remove what you do not need",
+            file=sys.stderr,
+        )
+
+
+def main(arguments: list[str]) -> int:
+    return run_command("plots", DESCRIPTION, make_all, arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(run_command("plots", DESCRIPTION, make_all, sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))

@@ -158,12 +158,12 @@ def report(study: Study) -> str:
     return "\n\n".join([*blocks, footer])
 
 
-if __name__ == "__main__":
-    sys.exit(
-        run_command(
-            "plots.claims",
-            "Print each claim of the studies with its test, numbers and verdict.",
-            lambda study, _: print(report(study)),
-            sys.argv[1:],
-        )
+def main(arguments: list[str]) -> int:
+    description = "Print each claim of the two studies with its test, numbers and verdict."
+    return run_command(
+        "plots.claims", description, lambda study, _: print(report(study)), arguments
     )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

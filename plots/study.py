@@ -120,15 +120,15 @@ def summarise(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def paired_differences(runs: pd.DataFrame, reference: str = REFERENCE) -> pd.DataFrame:
-    """Every run against the reference's run of the same setup, augmentation, budget and seed.
+def paired_differences(runs: pd.DataFrame) -> pd.DataFrame:
+    """Every run against `REFERENCE`'s run of the same setup, augmentation, budget and seed.
 
     Returns:
         The runs that have such a counterpart, with a column `difference` in percentage points.
     """
     same = ["setup", *CELL, "seed"]
-    theirs = runs.loc[runs["method"] == reference, [*same, "test_accuracy"]]
-    others = runs[runs["method"] != reference]
+    theirs = runs.loc[runs["method"] == REFERENCE, [*same, "test_accuracy"]]
+    others = runs[runs["method"] != REFERENCE]
     pairs = others.merge(theirs, on=same, suffixes=("", "_reference"))
     return pairs.assign(difference=pairs["test_accuracy"] - pairs["test_accuracy_reference"])
 

@@ -1,0 +1,536 @@
+"""Tables, figures, claims and the notebook, on results whose numbers are known beforehand."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+from collections.abc import Callable, Iterable
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT, Completed
+from scipy import stats
+from synthetic_results import VERSIONS, write_run
+
+from methods import METHODS
+from plots import __main__ as command
+from plots import claims
+from plots.budgets import draw_accuracy
+from plots.claims import CLAIMS, check
+from plots.figures import BY_AUGMENTATION, KINDS
+from plots.study import read_study, summarise, summarise_differences
+from plots.style import LOOKS
+from plots.tables import is_best, latex, markdown
+
+TO_COME = ("random-subset", "coreset", "infobatch", "grad-norm", "rho-loss", "obftf", "cvar")
+EFFECTS = {"SGD": 0.1, "unif-SGD": 0.0, "p-SGD": -0.3, "dro": -1.0}
+AUGMENTATIONS, BUDGETS, SEEDS = ("standard", "ricap"), (0.2, 0.3), (1, 2, 3)
+
+
+def write_grid(
+    root: Path,
+    effects: dict[str, float],
+    augmentations: Iterable[str] = AUGMENTATIONS,
+    budgets: Iterable[float] = BUDGETS,
+    seeds: Iterable[int] = SEEDS,
+    noise: float = 0.1,
+    boost: float = 1.0,
+    settings: dict | None = None,
+    **curve: float,
+) -> dict[tuple[str, str, float, int], float]:
+    """A run in every cell, 90 + effect + 5 * budget + boost for all augmentations but standard.
+
+    Returns:
+        The last epoch's accuracy in percent, by method, augmentation, budget and seed.
+    """
+    draws = np.random.default_rng(0)
+    accuracies = {}
+    for cell in product(effects, augmentations, budgets, seeds):
+        method, augmentation, budget, seed = cell
+        accuracy = 90 + effects[method] + 5 * budget + boost * (augmentation != "standard")
+        accuracies[cell] = accuracy + seed / 10 + noise * draws.standard_normal()
+        own = dict(method=method, augmentation=augmentation, budget=budget, seed=seed)
+        name = "_".join(map(str, cell))
+        write_run(root / name, accuracies[cell], own | (settings or {}), **curve)
+    return accuracies
+
+
+def run(main: Callable, results: Path, capsys: pytest.CaptureFixture) -> Completed:
+    capsys.readouterr()
+    status = main([str(results)])
+    return Completed([], status, *capsys.readouterr())
+
+
+def one_line_error(outcome: Completed, *fragments: str) -> None:
+    assert outcome.returncode == 2, outcome
+    line = outcome.stderr.splitlines()[-1]
+    assert line.startswith("python -m plots: ")
+    for fragment in fragments:
+        assert fragment in line
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    results = tmp_path_factory.mktemp("grid")
+    accuracies = write_grid(results, EFFECTS)
+    shutil.rmtree(results / "dro_ricap_0.2_3")
+    del accuracies["dro", "ricap", 0.2, 3]
+    return results, accuracies
+
+
+@pytest.fixture(scope="module")
+def made(grid: tuple[Path, dict], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `python -m plots` makes of the grid."""
+    results = tmp_path_factory.mktemp("made") / "results"
+    shutil.copytree(grid[0], results)
+    assert command.main([str(results)]) == 0
+    return results
+
+
+# Numbers
+
+
+def test_summary_has_the_mean_the_spread_and_the_interval_of_every_cell(grid, made):
+    summary = pd.read_csv(made / "summary.csv")
+    _, accuracies = grid
+    assert len(summary) == len({cell[:3] for cell in accuracies})
+    for row in summary.itertuples():
+        cell = row.method, row.augmentation, row.budget
+        values = [accuracies[found] for found in accuracies if found[:3] == cell]
+        assert row.n == len(values) == len(row.seeds.split())
+        assert row.test_accuracy_mean == pytest.approx(np.mean(values))
+        assert row.test_accuracy_sd == pytest.approx(np.std(values, ddof=1))
+        low, high = stats.t.interval(0.95, row.n - 1, np.mean(values), stats.sem(values))
+        assert (row.test_accuracy_low, row.test_accuracy_high) == pytest.approx((low, high))
+        assert row.worst_class_accuracy_mean == pytest.approx(np.mean(values) - 10)
+        assert row.class_accuracy_p5_mean == pytest.approx(np.mean(values) - 8)
+        curve = pd.read_csv(made / f"{'_'.join(map(str, cell))}_1" / "curve.csv").iloc[-1]
+        for name in ("images_scored", "images_trained", "count_entropy"):
+            assert getattr(row, name) == pytest.approx(curve[name])
+        seconds = curve["select_seconds"] + curve["data_seconds"] + curve["train_seconds"]
+        assert row.seconds == pytest.approx(seconds)
+
+
+def test_the_last_epoch_counts_not_the_best(tmp_path):
+    path = write_run(tmp_path / "run", 80) / "curve.csv"
+    curve = pd.read_csv(path)
+    curve.loc[1, "test_accuracy"] = 99
+    curve.to_csv(path, index=False)
+    assert summarise(read_study(tmp_path))["test_accuracy_mean"].tolist() == [80]
+
+
+def test_one_seed_has_no_interval_and_the_figure_says_so(tmp_path):
+    write_run(tmp_path / "run", 80)
+    study = read_study(tmp_path)
+    row = summarise(study).iloc[0]
+    assert row["n"] == 1
+    assert row[["test_accuracy_sd", "test_accuracy_low", "test_accuracy_high"]].isna().all()
+    figure = draw_accuracy(study)
+    assert "no interval" in figure.get_suptitle().replace("\n", " ")
+    assert "n = 1" in figure.axes[0].get_title()
+    assert "no spread is known" in markdown(study)
+
+
+def test_differences_are_paired_by_seed(grid, made):
+    _, accuracies = grid
+    differences = pd.read_csv(made / "differences.csv")
+    assert set(differences["method_label"]) == {"SGD", "p-SGD", "dro"}
+    for row in differences.itertuples():
+        cell = row.method_label, row.augmentation_label, row.budget
+        seeds = [found[3] for found in accuracies if found[:3] == cell]
+        ours = [accuracies[*cell, seed] for seed in seeds]
+        theirs = [accuracies["unif-SGD", *cell[1:], seed] for seed in seeds]
+        outcome = stats.ttest_rel(ours, theirs)
+        assert row.n == len(seeds)
+        assert row.mean == pytest.approx(np.mean(ours) - np.mean(theirs))
+        assert row.p == pytest.approx(outcome.pvalue)
+        assert (row.low, row.high) == pytest.approx(tuple(outcome.confidence_interval()))
+
+
+def test_seeds_without_a_counterpart_have_no_part_in_a_difference(tmp_path):
+    for method, seeds in (("unif-SGD", (1, 2)), ("dro", (2, 3))):
+        for seed in seeds:
+            write_run(tmp_path / f"{method}{seed}", 80 + seed, dict(method=method, seed=seed))
+    row = summarise_differences(read_study(tmp_path)).iloc[0]
+    assert (row["n"], row["mean"]) == (1, pytest.approx(0))
+    assert math.isnan(row["low"])
+
+
+# Tables
+
+
+def write_accuracies(root: Path, table: dict[str, list[float]]) -> pd.DataFrame:
+    for method, accuracies in table.items():
+        for seed, accuracy in enumerate(accuracies, 1):
+            write_run(root / f"{method}{seed}", accuracy, dict(method=method, seed=seed))
+    return read_study(root).runs
+
+
+@pytest.mark.parametrize(
+    "table, bold",
+    [
+        # Far apart, whatever the seeds have in common.
+        ({"SGD": [90, 90.1, 90.2], "unif-SGD": [92.1, 92, 92.2]}, True),
+        # Only pairing shows it: seeds differ by more than methods do.
+        ({"SGD": [80, 85, 90], "unif-SGD": [80.5, 85.6, 90.4]}, True),
+        ({"SGD": [90, 91, 92], "unif-SGD": [91.5, 90.9, 92.3]}, False),
+        # Better than one of them for sure, but not than the other.
+        (
+            {"SGD": [80, 80.1, 80.2], "p-SGD": [91, 90, 93], "unif-SGD": [91.5, 90.9, 92.9]},
+            False,
+        ),
+        # Two seeds that agree show no spread, by accident.
+        ({"SGD": [90, 91], "unif-SGD": [92, 93]}, False),
+        ({"unif-SGD": [92, 92.1, 92.2]}, False),
+    ],
+)
+def test_the_best_is_bold_only_where_that_is_significant(tmp_path, table, bold):
+    runs = write_accuracies(tmp_path, table)
+    assert is_best(runs, "unif-SGD") is bold
+    study = read_study(tmp_path)
+    assert markdown(study).count("**") == 2 * bold
+    assert latex(study).count(r"\textbf") == bold
+    assert "paired t-test" in latex(study)
+    assert r"5\% level" in latex(study)
+
+
+def test_tables_leave_gaps_where_runs_are_missing(tmp_path):
+    write_run(tmp_path / "a", 80, dict(method="SGD", budget=0.2))
+    write_run(tmp_path / "b", 82, dict(method="p-SGD", budget=0.5))
+    study = read_study(tmp_path)
+    assert re.search(r"SGD +\| 80.00 \| +\N{EN DASH} \|", markdown(study))
+    assert r"standard & SGD & 80.00 & -- \\" in latex(study)
+    assert any("2 of 4 cells" in note for note in study.notes)
+
+
+# Figures
+
+
+def test_every_figure_is_a_png_and_a_pdf_with_embedded_fonts(made):
+    names = [kind for kind in KINDS if kind not in BY_AUGMENTATION]
+    names += [f"{kind}_{name}" for kind in BY_AUGMENTATION for name in AUGMENTATIONS]
+    figures = made / "figures"
+    assert {path.name for path in figures.iterdir()} == {
+        f"cifar10_{name}.{ending}" for name in names for ending in ("png", "pdf")
+    }
+    for name in names:
+        picture = (figures / f"cifar10_{name}.png").read_bytes()
+        assert picture.startswith(b"\x89PNG")
+        assert len(picture) > 10_000
+        page = (figures / f"cifar10_{name}.pdf").read_bytes()
+        assert b"/FontFile2" in page
+        assert b"/Type3" not in page
+
+
+def test_figures_say_how_many_seeds_stand_behind_them(grid):
+    study = read_study(grid[0])
+    for kind, draw in KINDS.items():
+        part = study.where("augmentation_label", "ricap") if kind in BY_AUGMENTATION else study
+        titles = " ".join(axis.get_title() for axis in draw(part).axes)
+        assert "n = 2 to 3" in titles, kind
+
+
+def test_each_method_has_a_look_of_its_own():
+    assert {*METHODS, *TO_COME} <= set(LOOKS)
+    for part in ("colour", "marker"):
+        assert len({getattr(look, part) for look in LOOKS.values()}) == len(LOOKS)
+
+
+def test_figures_of_runs_that_are_gone_are_told(tmp_path, capsys):
+    write_run(tmp_path / "run", 80)
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "digits_accuracy.png").touch()
+    outcome = run(command.main, tmp_path, capsys)
+    assert "1 files are not of these runs, such as digits_accuracy.png" in outcome.stderr
+
+
+# What is kept apart
+
+
+def test_runs_of_other_settings_are_kept_apart(tmp_path):
+    for seed, rate in ((1, 0.1), (2, 0.1), (3, 0.05)):
+        write_run(tmp_path / f"run{seed}", 80, dict(seed=seed, lr=rate))
+    study = read_study(tmp_path)
+    assert summarise(study)[["setup", "n"]].to_numpy().tolist() == [
+        ["cifar10_lr-0.1", 2],
+        ["cifar10_lr-0.05", 1],
+    ]
+    assert any("different settings are kept apart" in note for note in study.notes)
+
+
+def test_runs_of_other_versions_in_one_cell_are_kept_apart(tmp_path):
+    for seed, commit in ((1, "aaa"), (2, "aaa"), (3, "bbb")):
+        write_run(tmp_path / f"run{seed}", 80, dict(seed=seed), VERSIONS | {"commit": commit})
+    study = read_study(tmp_path)
+    assert sorted(summarise(study)["n"]) == [1, 2]
+    assert any("kept apart; runs of commit aaa: 2, commit bbb: 1" in note for note in study.notes)
+
+
+def test_cells_of_different_versions_are_compared_and_that_is_said(tmp_path):
+    write_run(tmp_path / "a", 80, dict(method="unif-SGD"), VERSIONS | {"commit": "aaa"})
+    write_run(tmp_path / "b", 81, dict(method="dro"), VERSIONS | {"commit": "bbb"})
+    study = read_study(tmp_path)
+    assert summarise_differences(study)["mean"].tolist() == [pytest.approx(1)]
+    assert any("are compared; runs of commit aaa: 1, commit bbb: 1" in note for note in study.notes)
+
+
+def test_options_of_methods_make_variants(tmp_path):
+    for beta in (10.0, 100.0):
+        write_run(tmp_path / str(beta), 80, dict(method="dro", method_options={"beta": beta}))
+    study = read_study(tmp_path)
+    assert [label for label, *_ in study.methods] == ["dro (beta 10)", "dro (beta 100)"]
+    assert len(summarise(study)) == 2
+
+
+def test_a_setting_that_was_not_given_is_as_one_that_did_not_exist(tmp_path):
+    write_run(tmp_path / "new", 80, dict(seed=1))
+    path = write_run(tmp_path / "old", 80, dict(seed=2)) / "config.json"
+    config = json.loads(path.read_text())
+    del config["settings"]["imbalance"], config["settings"]["label_noise"]
+    path.write_text(json.dumps(config))
+    assert summarise(read_study(tmp_path))["n"].tolist() == [2]
+
+
+# Bad input
+
+
+def test_a_folder_without_finished_runs_is_an_error(tmp_path, capsys):
+    one_line_error(run(command.main, tmp_path / "none", capsys), "no such folder")
+    one_line_error(run(command.main, tmp_path, capsys), "no finished run", "train.py")
+    write_run(tmp_path / "a", 80, status="running")
+    write_run(tmp_path / "b", 80, status="interrupted")
+    (write_run(tmp_path / "c", 80) / "status").unlink()
+    outcome = run(command.main, tmp_path, capsys)
+    assert "1 interrupted, 1 running, 1 without a status" in outcome.stderr
+    one_line_error(outcome, "no finished run")
+
+
+def break_config(folder: Path) -> None:
+    (folder / "config.json").write_text('{"settings": {')
+
+
+def drop_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+
+
+def drop_setting(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    del config["settings"]["method"]
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def list_config(folder: Path) -> None:
+    (folder / "config.json").write_text("[]")
+
+
+def change_setting(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["settings"]["budget"] = "half"
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def drop_curve(folder: Path) -> None:
+    (folder / "curve.csv").unlink()
+
+
+def drop_column(folder: Path) -> None:
+    curve = pd.read_csv(folder / "curve.csv").drop(columns="count_entropy")
+    curve.to_csv(folder / "curve.csv", index=False)
+
+
+def drop_row(folder: Path) -> None:
+    pd.read_csv(folder / "curve.csv").iloc[:-1].to_csv(folder / "curve.csv", index=False)
+
+
+def break_number(folder: Path) -> None:
+    text = (folder / "curve.csv").read_text().splitlines()
+    text[2] = text[2].replace(text[2].split(",")[6], "oops")
+    (folder / "curve.csv").write_text("\n".join(text))
+
+
+def empty_curve(folder: Path) -> None:
+    (folder / "curve.csv").write_text("")
+
+
+@pytest.mark.parametrize(
+    "damage, fragments",
+    [
+        (break_config, ["config.json", "not what train.py writes"]),
+        (drop_config, ["config.json", "No such file"]),
+        (drop_setting, ["config.json", "method is missing"]),
+        (list_config, ["config.json", "not what train.py writes"]),
+        (change_setting, ["config.json", "budget is 'half'"]),
+        (drop_curve, ["curve.csv", "No such file"]),
+        (drop_column, ["curve.csv", "no column count_entropy"]),
+        (drop_row, ["curve.csv", "3 rows, not one for each of 4 epochs"]),
+        (break_number, ["curve.csv", "'oops' for test_accuracy in line 3"]),
+        (empty_curve, ["curve.csv", "not a CSV"]),
+    ],
+)
+def test_a_damaged_run_is_named_and_hides_no_other(tmp_path, damage, fragments):
+    write_run(tmp_path / "good", 80, dict(seed=1))
+    damage(write_run(tmp_path / "bad", 50, dict(seed=2)))
+    study = read_study(tmp_path)
+    assert study.runs["folder"].tolist() == ["good"]
+    assert len(study.notes) == 1
+    assert "\n" not in study.notes[0]
+    for fragment in [str(tmp_path / "bad"), *fragments, "left out"]:
+        assert fragment in study.notes[0]
+
+
+def test_copies_of_a_run_count_once(tmp_path):
+    write_run(tmp_path / "a", 80, seconds=10)
+    write_run(tmp_path / "b", 80, seconds=20)
+    study = read_study(tmp_path)
+    assert study.runs["folder"].tolist() == ["a"]
+    assert study.notes == ["a and b: the same run twice; the first is kept"]
+
+
+def test_two_results_for_one_cell_and_seed_are_an_error(tmp_path, capsys):
+    write_run(tmp_path / "a", 80)
+    write_run(tmp_path / "b", 81)
+    outcome = run(command.main, tmp_path, capsys)
+    one_line_error(outcome, "a and b", "same settings and seed", "remove one")
+    assert not (tmp_path / "summary.csv").exists()
+
+
+def test_runs_from_before_class_accuracies_are_told_and_used_for_the_rest(tmp_path, capsys):
+    path = write_run(tmp_path / "run", 80) / "curve.csv"
+    curve = pd.read_csv(path).drop(columns=["worst_class_accuracy", "class_accuracy_p5"])
+    curve.to_csv(path, index=False)
+    outcome = run(command.main, tmp_path, capsys)
+    assert outcome.returncode == 0
+    assert f"{path}: no column worst_class_accuracy" in outcome.stderr
+    assert "cifar10_worst-class: no figure, no run logged" in outcome.stderr
+    assert (tmp_path / "figures" / "cifar10_accuracy.png").exists()
+
+
+# Claims
+
+
+def verdict_on(test: str, results: Path) -> str:
+    claim = next(claim for claim in CLAIMS if claim.test.__name__ == test)
+    return check(claim, read_study(results))[0]
+
+
+@pytest.mark.parametrize(
+    "effect, noise, verdict",
+    [(-1, 0.1, "supported"), (2, 0.1, "contradicted"), (1, 3, "undecided")],
+)
+def test_claim_of_no_advantage(tmp_path, effect, noise, verdict):
+    write_grid(tmp_path, {"unif-SGD": 0, "p-SGD": effect}, noise=noise)
+    assert verdict_on("no_consistent_advantage", tmp_path) == verdict
+
+
+@pytest.mark.parametrize("boost, verdict", [(2, "supported"), (-2, "contradicted")])
+def test_claim_of_augmentation(tmp_path, boost, verdict):
+    write_grid(tmp_path, {"unif-SGD": 0, "p-SGD": 0, "c-SGD": -0.5}, boost=boost)
+    assert verdict_on("augmentation_helps_more", tmp_path) == verdict
+
+
+@pytest.mark.parametrize("boost, verdict", [(3, "supported"), (0, "contradicted")])
+def test_claim_of_a_third_that_equals_the_whole(tmp_path, boost, verdict):
+    write_grid(tmp_path, {"unif-SGD": 0, "SGD": 0}, budgets=(0.3, 1.0), boost=boost)
+    assert verdict_on("third_equals_whole", tmp_path) == verdict
+
+
+@pytest.mark.parametrize("sign, verdict", [(1, "supported"), (-1, "contradicted")])
+def test_claim_of_even_use(tmp_path, sign, verdict):
+    effects = {"unif-SGD": 0, "p-SGD": -1, "c-SGD": -2, "dro": -3}
+    for method, effect in effects.items():
+        write_grid(tmp_path / method, {method: sign * effect}, entropy=10.8 + effect / 10)
+    assert verdict_on("even_use_is_better", tmp_path) == verdict
+
+
+@pytest.mark.parametrize("effect, verdict", [(-3, "supported"), (3, "contradicted")])
+def test_claim_of_a_fixed_subset(tmp_path, effect, verdict):
+    write_grid(tmp_path, {"unif-SGD": 0, "random-subset": effect})
+    assert verdict_on("beats_fixed_subset", tmp_path) == verdict
+
+
+@pytest.mark.parametrize("loss, verdict", [(0, "supported"), (6, "contradicted")])
+def test_claim_of_closeness(tmp_path, loss, verdict):
+    write_grid(tmp_path / "part", {"unif-SGD": -loss}, ("standard",), (0.2, 0.5))
+    write_grid(tmp_path / "whole", {"SGD": -3.5}, ("standard",), (1.0,))
+    assert verdict_on("stays_close_to_whole", tmp_path) == verdict
+
+
+@pytest.mark.parametrize("gain, verdict", [(4, "supported"), (-4, "contradicted")])
+@pytest.mark.parametrize("test", ["worst_class_gains", "low_percentile_gains"])
+def test_claims_of_hardness_weighting(tmp_path, test, gain, verdict):
+    imbalanced = {"imbalance": 100.0}
+    draws = np.random.default_rng(1)
+    for method, seed in product(("SGD", "dro"), SEEDS):
+        worst = 40 + gain * (method == "dro") + draws.standard_normal() / 5
+        settings = dict(method=method, seed=seed) | imbalanced
+        write_run(tmp_path / f"{method}{seed}", 80, settings, worst=worst)
+    assert verdict_on(test, tmp_path) == verdict
+    assert verdict_on("no_consistent_advantage", tmp_path) == "not enough runs"
+
+
+@pytest.mark.parametrize("seeds", [(1,), (1, 2)])
+def test_few_seeds_decide_no_claim(tmp_path, capsys, seeds):
+    effects = {"SGD": 0, "unif-SGD": 0, "p-SGD": 5, "c-SGD": 5, "dro": 5, "random-subset": -5}
+    write_grid(tmp_path, effects, budgets=(0.3, 1.0), seeds=seeds)
+    write_grid(tmp_path / "i", effects, seeds=seeds, settings={"imbalance": 50.0})
+    outcome = run(claims.main, tmp_path, capsys)
+    assert outcome.returncode == 0
+    verdicts = re.findall(r"^\d\. ([A-Z ]+):", outcome.stdout, re.MULTILINE)
+    assert verdicts == ["NOT ENOUGH RUNS"] * len(CLAIMS)
+
+
+def test_claims_print_counts_intervals_and_seeds(grid, capsys):
+    outcome = run(claims.main, grid[0], capsys)
+    assert "p-SGD - unif-SGD: supported: above zero in 0/4 cells, mean -0." in outcome.stdout
+    assert re.search(r"\(95% CI -\S+ to -?\S+, p = \S+, n = 3 seeds\)", outcome.stdout)
+    assert "published 92.0%, -2.6 points" in outcome.stdout
+
+
+# The notebook
+
+
+@pytest.mark.slow
+def test_notebook_runs_on_results_with_gaps(tmp_path, monkeypatch):
+    nbformat = pytest.importorskip("nbformat")
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(ROOT / "plots" / "paper_figures.ipynb", 4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(not cell.outputs and cell.execution_count is None for cell in code)
+    write_run(tmp_path / "a", 80, dict(method="unif-SGD", augmentation="ricap", budget=0.2))
+    write_run(tmp_path / "b", 81, dict(method="dro", budget=0.2))
+    monkeypatch.setenv("RESULTS_DIR", str(tmp_path))
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    resources = {"metadata": {"path": str(ROOT / "plots")}}
+    NotebookClient(notebook, timeout=300, resources=resources).execute()
+    text = "".join(output.get("text", "") for cell in code for output in cell.outputs)
+    assert "gap: no finished run on cifar100" in text
+    assert "no finished run in 2 of 4 cells" in text
+    assert "gap: cifar10_difference_ricap: no figure" in text
+    assert "NOT ENOUGH RUNS" in text
+    pictures = [o for cell in code for o in cell.outputs if "image/png" in o.get("data", {})]
+    assert len(pictures) == len(list((tmp_path / "figures").glob("*.png")))
+
+
+# From training to figures
+
+
+@pytest.mark.slow
+def test_figures_of_real_runs(tmp_path, train_commands, capsys):
+    short = ["--epochs", 2, "--budget", 0.2, "--batch-size", 32, "--device", "cpu"]
+    short += ["--results-dir", tmp_path]
+    outcomes = train_commands([[*short, "--method", name] for name in ("unif-SGD", "dro")])
+    assert [outcome.returncode for outcome in outcomes] == [0, 0]
+    outcome = run(command.main, tmp_path, capsys)
+    assert outcome.returncode == 0
+    summary = pd.read_csv(tmp_path / "summary.csv")
+    for row in summary.itertuples():
+        curve = pd.read_csv(tmp_path / f"digits_{row.method}_standard_b0.2_s1" / "curve.csv")
+        assert row.test_accuracy_mean == curve["test_accuracy"].iloc[-1]
+    assert (tmp_path / "figures" / "digits_difference_standard.pdf").exists()
+    assert run(claims.main, tmp_path, capsys).returncode == 0
