@@ -1007,7 +1007,13 @@ def test_the_help_has_every_group(capsys: pytest.CaptureFixture) -> None:
 
 #: Flags that by default do nothing at all.
 WITHOUT_DEFAULT = {"--num-classes", "--validation", "--imbalance", "--label-noise"}
-SWITCHES = {"--overwrite", "--no-resume", "--deterministic", "--dro-importance"}
+SWITCHES = {
+    "--overwrite",
+    "--no-resume",
+    "--tensorboard",
+    "--deterministic",
+    "--dro-importance",
+}
 DEFAULTS = {
     "--method": "SGD",
     "--augmentation": "standard",
