@@ -36,9 +36,9 @@ def draw_curves(study: Study) -> Figure:
             draw_panel(axis, part, study, effort)
     for axis, label in zip(axes[-1], AXES.values()):
         axis.set_xlabel(label)
-    explanation = "Mean over n seeds"
-    if study.runs.groupby(["method_label", "budget"]).size().max() > 1:
-        explanation += "; the band reaches from the lowest seed to the highest"
+    explanation = "Mean over n seeds; the band reaches from the lowest seed to the highest"
+    if study.runs.groupby(["method_label", "budget"]).size().max() == 1:
+        explanation = "One seed each, so no band"
     add_legend(figure, study.methods)
     add_title(figure, study.augmented_title, explanation)
     return figure

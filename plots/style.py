@@ -49,8 +49,8 @@ class Look(NamedTuple):
     line: str | tuple
 
 
-# Okabe and Ito's colours, then Tol's muted ones: told apart by colour-blind readers. Thirteen
-# colours cannot all be far from each other, and grey print has none, hence a marker for each.
+# Okabe and Ito's colours, then seven far from these and each other for readers of normal sight and
+# of each kind of colour blindness (Machado et al. 2009). Grey print has none: hence the markers.
 LOOKS = {
     "SGD": Look("#000000", "o", "-"),
     "unif-SGD": Look("#0072B2", "s", "-"),
@@ -58,13 +58,13 @@ LOOKS = {
     "c-SGD": Look("#009E73", "v", "--"),
     "selective-backprop": Look("#CC79A7", "D", "-."),
     "dro": Look("#D55E00", "X", "-"),
-    "random-subset": Look("#56B4E9", "P", ":"),
-    "coreset": Look("#882255", "<", ":"),
-    "infobatch": Look("#999933", ">", "-."),
-    "grad-norm": Look("#332288", "p", "--"),
-    "rho-loss": Look("#44AA99", "*", "-."),
-    "obftf": Look("#661100", "h", "--"),
-    "cvar": Look("#888888", "d", "-"),
+    "random-subset": Look("#66BBFF", "P", ":"),
+    "coreset": Look("#772200", "<", ":"),
+    "infobatch": Look("#88CC77", ">", "-."),
+    "grad-norm": Look("#0000DD", "p", "--"),
+    "rho-loss": Look("#8866FF", "*", "-."),
+    "obftf": Look("#442255", "h", "--"),
+    "cvar": Look("#000077", "d", "-"),
 }
 OTHER = Look("#555555", "$?$", (0, (1, 3)))
 FILLS = ("full", "none", "left", "right", "top", "bottom")  # markers of a method's variants
