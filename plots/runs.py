@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from errors import UsageError
@@ -132,8 +133,9 @@ def read_curve(path: Path, epochs: int) -> pd.DataFrame:
     curve = curve.reindex(columns=[*curve, *(set(CLASS_COLUMNS) - set(curve))])
     for name in NEEDED:
         numbers = pd.to_numeric(curve[name], errors="coerce")
-        if numbers.isna().any():
-            row = int(numbers.isna().argmax())
+        bad = ~np.isfinite(numbers)
+        if bad.any():
+            row = int(bad.argmax())
             raise BadRun(f"{path}: {curve[name][row]!r} for {name} in line {row + 2}")
         curve[name] = numbers
     for name in CLASS_COLUMNS:

@@ -22,6 +22,7 @@ from plots import __main__ as command
 from plots import claims
 from plots.budgets import draw_accuracy
 from plots.claims import CLAIMS, check
+from plots.evidence import judge
 from plots.figures import BY_AUGMENTATION, KINDS
 from plots.study import read_study, summarise, summarise_differences
 from plots.style import LOOKS
@@ -419,6 +420,22 @@ def verdict_on(test: str, results: Path) -> str:
 
 
 @pytest.mark.parametrize(
+    "values, tests, verdict",
+    [
+        ([1.0, 1.1, 1.2], 1, "supported"),
+        ([-1.0, -1.1, -1.2], 1, "contradicted"),
+        ([1.0, -0.5, 0.6], 1, "undecided"),
+        ([-1.0, 0.5, -0.6], 1, "undecided"),
+        # p = 0.03: enough to contradict by one test, not by one of four.
+        ([-0.7, -1.2, -1.0], 1, "contradicted"),
+        ([-0.7, -1.2, -1.0], 4, "undecided"),
+    ],
+)
+def test_verdicts_need_significance_either_way(values, tests, verdict):
+    assert judge(values, 0, tests) == verdict
+
+
+@pytest.mark.parametrize(
     "effect, noise, verdict",
     [(-1, 0.1, "supported"), (2, 0.1, "contradicted"), (1, 3, "undecided")],
 )
@@ -453,10 +470,11 @@ def test_claim_of_a_fixed_subset(tmp_path, effect, verdict):
     assert verdict_on("beats_fixed_subset", tmp_path) == verdict
 
 
-@pytest.mark.parametrize("loss, verdict", [(0, "supported"), (6, "contradicted")])
+@pytest.mark.parametrize("loss, verdict", [(2.6, "supported"), (6, "contradicted")])
 def test_claim_of_closeness(tmp_path, loss, verdict):
-    write_grid(tmp_path / "part", {"unif-SGD": -loss}, ("standard",), (0.2, 0.5))
-    write_grid(tmp_path / "whole", {"SGD": -3.5}, ("standard",), (1.0,))
+    """The published loss at this budget is 2.6 points."""
+    write_grid(tmp_path / "part", {"unif-SGD": 4 - loss}, ("standard",), (0.2,))
+    write_grid(tmp_path / "whole", {"SGD": 0}, ("standard",), (1.0,))
     assert verdict_on("stays_close_to_whole", tmp_path) == verdict
 
 
