@@ -426,7 +426,7 @@ def verdict_on(test: str, results: Path) -> str:
         ([-1.0, -1.1, -1.2], 1, "contradicted"),
         ([1.0, -0.5, 0.6], 1, "undecided"),
         ([-1.0, 0.5, -0.6], 1, "undecided"),
-        # p = 0.03: enough to contradict by one test, not by one of four.
+        # p = 0.02: enough to contradict by one test, not by one of four.
         ([-0.7, -1.2, -1.0], 1, "contradicted"),
         ([-0.7, -1.2, -1.0], 4, "undecided"),
     ],
