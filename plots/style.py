@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 
 COLUMN, PAGE = 3.35, 6.75  # inches: widths of one column and of two
 LABEL = 0.25  # inches: height of the label below the panels
+INTERVAL = "mean and 95% confidence interval (Student's\N{NO-BREAK SPACE}t)"
 matplotlib.rcParams.update(
     {
         "font.size": 8,
@@ -127,9 +128,6 @@ def grid_shape(panels: int, most: int) -> tuple[int, int]:
     """Rows and columns for some panels, at most so many side by side, with few places unused."""
     rows = -(-panels // most)
     return rows, -(-panels // rows)
-
-
-INTERVAL = "mean and 95% confidence interval (Student's\N{NO-BREAK SPACE}t)"
 
 
 def add_legend(figure: Figure, methods: Iterable[tuple[str, str, int]]) -> None:
