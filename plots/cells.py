@@ -10,17 +10,22 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
 import pandas as pd
 
+from augmentations import AUGMENTATIONS
 from errors import UsageError
+from flags import options_of
+from methods import METHODS
 from run import INCIDENTAL
 
 from .runs import Run
 
 AXES = ["method", "method_options", "augmentation", "augmentation_options", "budget"]
+REGISTRIES = {"method": METHODS, "augmentation": AUGMENTATIONS}
 LONGEST_NAME = 80  # letters of a setup's name, which begins the names of its files
 
 
@@ -144,27 +149,41 @@ def title_of(setup: Mapping, different: Sequence[str]) -> str:
 
 
 def add_labels(table: pd.DataFrame, axis: str) -> tuple[pd.DataFrame, list[str]]:
-    """Add column AXIS_label: the name, and in brackets the options that set variants apart.
+    """Add column AXIS_label: the name, and in brackets the options that are not the defaults.
 
     Args:
         axis: method or augmentation.
     """
     notes = []
-    for (_, name), group in table.groupby(["setup", axis], sort=False):
+    for (setup, name), group in table.groupby(["setup", axis], sort=False):
         options = group[f"{axis}_options"].map(json.loads)
-        different = differing(options)
-        labels = options.map(
-            lambda own, name=name, different=different: (
-                f"{name} ({', '.join(f'{key} {show(own.get(key))}' for key in different)})"
-                if different
-                else name
-            )
-        )
+        labels = options.map(partial(label_of, name, REGISTRIES[axis].get(name)))
         table.loc[group.index, f"{axis}_label"] = labels
-        if different:
+        if labels.nunique() > 1:
             texts = ", ".join(labels.unique())
-            notes.append(f"{group['setup'].iloc[0]}: {name} with different options: {texts}")
+            notes.append(f"{setup}: {name} with different options: {texts}")
     return table, notes
+
+
+def label_of(name: str, constructor: type | None, options: Mapping) -> str:
+    """A method or augmentation with those of its options that are not as by default."""
+    declared = options_of(constructor) if constructor else {}
+    told = {
+        key: value
+        for key, value in options.items()
+        if key not in declared or value != declared[key][1]
+    }
+    families = {key.partition("_")[0] for key in options}
+    prefix = f"{families.pop()}_" if len(families) == 1 else ""  # such as dro_
+    words = [key.removeprefix(prefix).replace("_", " ") + in_words(told[key]) for key in told]
+    return f"{name} ({', '.join(words)})" if words else name
+
+
+def in_words(value: object) -> str:
+    """An option's value as it follows the option's name."""
+    if isinstance(value, bool):
+        return "" if value else " off"
+    return f" {show(value)}"
 
 
 def arrange(runs: Sequence[Run], results: Path) -> tuple[pd.DataFrame, list[str]]:

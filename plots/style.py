@@ -11,6 +11,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -67,8 +68,8 @@ LOOKS = {
     "obftf": Look("#442255", "h", "--"),
     "cvar": Look("#000077", "d", "-"),
 }
-OTHER = Look("#555555", "$?$", (0, (1, 3)))
-FILLS = ("full", "none", "left", "right", "top", "bottom")  # markers of a method's variants
+OTHER = Look("#555555", "$?$", ":")
+LINES = ("-", "--", ":", "-.")  # of a method's variants, beginning with its own
 
 
 def in_order(labels: pd.DataFrame) -> list[tuple[str, str, int]]:
@@ -95,15 +96,16 @@ def in_order(labels: pd.DataFrame) -> list[tuple[str, str, int]]:
 
 
 def line_style(method: str, variant: int) -> dict:
-    """Keywords of `plot` and `errorbar` for a method."""
+    """Keywords of `plot` and `errorbar` for a method; its variants are lighter, in other lines."""
     look = LOOKS.get(method, OTHER)
+    colour = 1 - (1 - np.array(to_rgb(look.colour))) * 0.8**variant
+    line = LINES[(LINES.index(look.line) + variant) % len(LINES)] if variant else look.line
     return dict(
-        color=look.colour,
+        color=tuple(colour),
         marker=look.marker,
-        linestyle=look.line,
-        fillstyle=FILLS[variant % len(FILLS)],
+        linestyle=line,
+        fillstyle="none" if variant % 2 else "full",
         markeredgewidth=0.7,
-        markerfacecoloralt="white",
     )
 
 
