@@ -16,9 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flags import number
+from errors import UsageError
+from flags import HelpFormatter, number
 from methods import HardnessWeightedSampler
 from methods.dro import CLIP, FLOOR
+from run import find_device
 
 from .pipeline import machine
 
@@ -98,23 +100,45 @@ def bytes_per_image(sampler: HardnessWeightedSampler) -> float:
     return (total + sum(array.nbytes for array in arrays)) / sampler.num_samples
 
 
-def main() -> None:
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.sampler_overhead", description=__doc__.split("\n\n")[0]
+        prog="python -m benchmarks.sampler_overhead",
+        description=__doc__.split("\n\n")[0],
+        formatter_class=HelpFormatter,
     )
     whole = number(int, low=1)
     parser.add_argument(
-        "--num-samples", type=whole, nargs="+", default=[50_000], metavar="N",
+        "--num-samples",
+        type=whole,
+        nargs="+",
+        default=[50_000],
+        metavar="N",
         help="images of your data set; several make a table [default: 50000]",
-    )  # fmt: skip
-    parser.add_argument("--batch-size", type=whole, default=128, metavar="N")
-    parser.add_argument(
-        "--beta", type=number(float, low=0), nargs="+", default=[1.0, 100.0], metavar="X"
     )
-    parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu or cuda")
+    parser.add_argument(
+        "--batch-size", type=whole, default=128, metavar="N", help="images of a batch"
+    )
+    parser.add_argument(
+        "--beta",
+        type=number(float, low=0),
+        nargs="+",
+        default=[1.0, 100.0],
+        metavar="X",
+        help="robustness, per unit of loss [default: 1 100]",
+    )
+    parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda, cuda:1, ...")
     arguments = parser.parse_args()
     if arguments.batch_size > min(arguments.num_samples):
         parser.error(f"--batch-size: give at most {min(arguments.num_samples)}, the --num-samples")
+    try:
+        arguments.device = find_device(arguments.device)
+    except UsageError as error:
+        parser.error(str(error))
+    return arguments
+
+
+def main() -> None:
+    arguments = parse()
     torch.set_num_threads(1)
     print(machine())
     print(f"\nmedian ms per iteration, batch {arguments.batch_size}, on {arguments.device}\n")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+import sys
 from collections import Counter, deque
 
 import numpy as np
@@ -28,6 +29,7 @@ from torch.nn.functional import one_hot
 from torch.utils.data import DataLoader, Dataset
 
 from augmentations import MixedBatch, mixup, ricap
+from benchmarks import sampler_overhead
 from methods import (
     CSGDSampler,
     HardnessWeightedSampler,
@@ -1276,3 +1278,39 @@ def test_alpha_says_how_even_the_shares_are(mix):
     ]
     assert shares[0] > 0.9
     assert shares[0] > shares[1] > shares[2]
+
+
+# --- What a sampler adds to an iteration ---
+
+
+def test_the_overhead_tool_prints_a_row_for_each_size_and_beta(monkeypatch, capsys):
+    monkeypatch.setattr(sampler_overhead, "SECONDS", 0.0)
+    words = "--num-samples 40 5000 --batch-size 16 --beta 0 100".split()
+    monkeypatch.setattr(sys, "argv", ["sampler_overhead", *words])
+    sampler_overhead.main()
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
+    rows = [row for row in rows if row[0] in ("40", "5,000")]
+    assert [row[:2] for row in rows] == [
+        ["40", "0"],
+        ["40", "100"],
+        ["5,000", "0"],
+        ["5,000", "100"],
+    ]
+    for row in rows:
+        draw, weights, update, total, plain, ratio, per_image, _ = map(float, row[2:])
+        assert min(draw, weights, update) > 0
+        assert total > 0.9 * max(draw, weights, update)  # medians, each of its own
+        assert plain > 0
+        assert ratio > 1
+        assert 12 <= per_image <= 14, "bytes: a float of loss, a double in the tree, sums above"
+
+
+@pytest.mark.parametrize(
+    "words, told", [("--num-samples 9", "--batch-size"), ("--device abacus", "--device abacus")]
+)
+def test_the_overhead_tool_refuses_what_cannot_be(monkeypatch, capsys, words, told):
+    monkeypatch.setattr(sys, "argv", ["sampler_overhead", *words.split()])
+    with pytest.raises(SystemExit) as error:
+        sampler_overhead.main()
+    assert error.value.code == 2
+    assert told in capsys.readouterr().err.splitlines()[-1]
