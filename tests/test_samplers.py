@@ -1285,7 +1285,7 @@ def test_alpha_says_how_even_the_shares_are(mix):
 
 def test_the_overhead_tool_prints_a_row_for_each_size_and_beta(monkeypatch, capsys):
     monkeypatch.setattr(sampler_overhead, "SECONDS", 0.0)
-    words = "--num-samples 40 5000 --batch-size 16 --beta 0 100".split()
+    words = ["--num-samples", "40", "5000", "--batch-size", "16", "--beta", "0", "100"]
     monkeypatch.setattr(sys, "argv", ["sampler_overhead", *words])
     sampler_overhead.main()
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
