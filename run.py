@@ -36,6 +36,7 @@ INCIDENTAL = {
     "checkpoint_every",
     "data_dir",
     "device",
+    "eval_every",
     "experiment_name",
     "num_classes",
     "num_threads",
@@ -69,7 +70,7 @@ def run(settings: argparse.Namespace) -> None:
             folder.write_model(trainer.model.state_dict())
             folder.write_per_class(trainer.per_class())
         checkpoint.remove(folder)
-    best = max(rows, key=lambda row: row["test_accuracy"])
+    best = max(rows, key=lambda row: row.get("test_accuracy", 0.0))
     print(
         f"accuracy after the last epoch: {rows[-1]['test_accuracy']:.2f}% (best, for information: "
         f"{best['test_accuracy']:.2f}% after epoch {best['epoch']})\n"
@@ -95,7 +96,8 @@ def train(
             trainer.make_step(trainer.next_batch())
             bar.update()
             if trainer.step % per_epoch == 0:
-                rows.append(trainer.finish_epoch())
+                evaluate = trainer.epoch % settings.eval_every == 0 or trainer.step == total
+                rows.append(trainer.finish_epoch(evaluate))
                 folder.append_row(rows[-1])
                 report(rows[-1], trainer.task.epochs, bar if on_terminal else None)
             due = settings.checkpoint_every.due(trainer.step, per_epoch)
@@ -114,10 +116,9 @@ def train(
 
 def report(row: Mapping, epochs: int, bar: tqdm | None) -> None:
     """Show an epoch: beside the progress bar on a terminal, else as a line."""
-    results = (
-        f"train loss {row['train_loss']:.4f}, test loss {row['test_loss']:.4f}, "
-        f"test accuracy {row['test_accuracy']:.2f}%"
-    )
+    results = f"train loss {row['train_loss']:.4f}"
+    if "test_loss" in row:
+        results += f", test loss {row['test_loss']:.4f}, test accuracy {row['test_accuracy']:.2f}%"
     if bar is not None:
         bar.set_postfix_str(results)
     else:

@@ -226,6 +226,13 @@ def add_run_flags(parser: Parser) -> None:
         help="epochs between checkpoints; or, for example, 500steps or 10minutes",
     )
     group.add_argument(
+        "--eval-every",
+        type=number(int, low=1),
+        default=1,
+        metavar="N",
+        help="epochs between evaluations; the last epoch is always evaluated",
+    )
+    group.add_argument(
         "--tensorboard",
         action="store_true",
         help="write the curve's numbers for TensorBoard too, into the run's folder; needs "

@@ -43,6 +43,15 @@ class Evaluation:
         tested = self.counts > 0
         return 100 * self.hits[tested] / self.counts[tested]
 
+    def columns(self) -> dict[str, float]:
+        """What the curve says of it."""
+        return dict(
+            test_loss=self.loss,
+            test_accuracy=self.accuracy,
+            worst_class_accuracy=float(self.class_accuracies.min()),
+            class_accuracy_p5=float(np.percentile(self.class_accuracies, 5)),
+        )
+
 
 class Trainer:
     """One run, and where it stands.
@@ -86,6 +95,11 @@ class Trainer:
         self.tally = torch.zeros(2, dtype=torch.float64, device=device)  # losses, hits of an epoch
         self.first_bad_step = torch.full((), -1, device=device)  # whose loss was not finite
         self.clock = Clock(device)
+
+    @property
+    def epoch(self) -> int:
+        """Budgeted epochs that are complete."""
+        return self.step // self.task.steps_per_epoch
 
     def start(self) -> None:
         """Get ready for steps; time spent before this is nobody's."""
@@ -132,33 +146,31 @@ class Trainer:
         newly_bad = ~losses.isfinite().all() & (self.first_bad_step < 0)
         self.first_bad_step = self.first_bad_step.where(~newly_bad, self.step)
 
-    def finish_epoch(self) -> dict[str, float]:
-        """Evaluate and return the epoch's row of the curve; sums start again."""
-        epoch = self.step // self.task.steps_per_epoch
-        kept = f"the curve up to epoch {epoch - 1} is kept; try a lower --lr"
+    def finish_epoch(self, evaluate: bool = True) -> dict[str, float]:
+        """Return the epoch's row of the curve, with test columns if so wished; sums start again."""
+        kept = f"the curve up to epoch {self.epoch - 1} is kept; try a lower --lr"
         bad_step = int(self.first_bad_step)
         if bad_step >= 0:
             raise Diverged(f"the loss became NaN or infinite at step {bad_step + 1}; {kept}")
         self.clock.lap("train")
-        self.evaluation = self.evaluate()
-        class_accuracies = self.evaluation.class_accuracies
-        self.clock.lap("eval")
-        if not math.isfinite(self.evaluation.loss):
-            raise Diverged(f"the test loss is NaN or infinite after step {self.step}; {kept}")
+        results = {}
+        if evaluate:
+            self.evaluation = self.evaluate()
+            results = self.evaluation.columns()
+            self.clock.lap("eval")
+            if not math.isfinite(self.evaluation.loss):
+                raise Diverged(f"the test loss is NaN or infinite after step {self.step}; {kept}")
         images = self.task.steps_per_epoch * self.task.batch_size
         train_loss, hits = self.tally.tolist()
         self.tally.zero_()
         share = self.uses.double() / self.uses.sum()
         return dict(
-            epoch=epoch,
+            epoch=self.epoch,
             step=self.step,
             lr=self.rate(self.step - 1),
             train_loss=train_loss / images,
             train_accuracy=100 * hits / images,
-            test_loss=self.evaluation.loss,
-            test_accuracy=self.evaluation.accuracy,
-            worst_class_accuracy=float(class_accuracies.min()),
-            class_accuracy_p5=float(np.percentile(class_accuracies, 5)),
+            **results,
             images_scored=self.method.images_scored,
             images_trained=self.step * self.task.batch_size,
             count_entropy=-float(torch.special.xlogy(share, share).sum()),

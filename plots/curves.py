@@ -46,7 +46,7 @@ def draw_curves(study: Study) -> Figure:
 
 def draw_panel(axis: Axes, part: Study, study: Study, effort: str) -> None:
     for i, (label, *look) in enumerate(study.methods):
-        curves = part.curves[part.curves["method_label"] == label]
+        curves = part.curves[part.curves["method_label"] == label].dropna(subset="test_accuracy")
         if curves.empty:
             continue
         epochs = curves.groupby("epoch")

@@ -941,6 +941,30 @@ def test_a_refused_command_keeps_what_it_would_have_replaced(train_here, tmp_pat
     assert read_status(folder) == "finished"
 
 
+# Fewer evaluations
+
+
+def test_fewer_evaluations_leave_test_columns_empty_and_all_else_alike(
+    train_here, tmp_path: Path
+) -> None:
+    for every in (1, 3):
+        words = ("--epochs", 8, "--eval-every", every, "--experiment-name", f"every{every}")
+        outcome = train_here(*SHORT, *words)
+        assert outcome.returncode == 0, outcome.stderr
+    assert outcome.stdout.count("test accuracy") == 3
+    always, sometimes = (read_curve(tmp_path / "results" / f"every{n}") for n in (1, 3))
+    columns = ["test_loss", "test_accuracy", "worst_class_accuracy", "class_accuracy_p5"]
+    evaluated = sometimes["epoch"].isin([3, 6, 8])
+    assert sometimes[columns].notna().all(axis=1).tolist() == evaluated.tolist()
+    same = [name for name in COLUMNS if not name.endswith("_seconds")]
+    pd.testing.assert_frame_equal(always.loc[evaluated, same], sometimes.loc[evaluated, same])
+    rest = [name for name in same if name not in columns]
+    pd.testing.assert_frame_equal(always[rest], sometimes[rest])
+    assert sometimes["eval_seconds"].diff().gt(0).tolist() == evaluated.tolist()
+    models = [torch.load(tmp_path / "results" / f"every{n}" / "model.pt") for n in (1, 3)]
+    assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
+
+
 # Divergence
 
 
@@ -1044,6 +1068,7 @@ DEFAULTS = {
     "--results-dir": "results",
     "--experiment-name": "DATASET_METHOD_AUGMENTATION_bBUDGET_sSEED",
     "--checkpoint-every": "1",
+    "--eval-every": "1",
     "--device": "auto",
     "--num-threads": "as many as PyTorch takes",
 }

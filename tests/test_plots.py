@@ -22,6 +22,7 @@ from plots import __main__ as command
 from plots import claims
 from plots.budgets import draw_accuracy
 from plots.claims import CLAIMS, check
+from plots.curves import draw_curves
 from plots.evidence import judge
 from plots.figures import BY_AUGMENTATION, KINDS
 from plots.study import read_study, summarise, summarise_differences
@@ -354,6 +355,12 @@ def break_number(folder: Path) -> None:
     (folder / "curve.csv").write_text("\n".join(text))
 
 
+def drop_last_result(folder: Path) -> None:
+    curve = pd.read_csv(folder / "curve.csv")
+    curve.loc[len(curve) - 1, "test_accuracy"] = np.nan
+    curve.to_csv(folder / "curve.csv", index=False)
+
+
 def empty_curve(folder: Path) -> None:
     (folder / "curve.csv").write_text("")
 
@@ -370,6 +377,7 @@ def empty_curve(folder: Path) -> None:
         (drop_column, ["curve.csv", "no column count_entropy"]),
         (drop_row, ["curve.csv", "3 rows, not one for each of 4 epochs"]),
         (break_number, ["curve.csv", "'oops' for test_accuracy in line 3"]),
+        (drop_last_result, ["curve.csv", "'nan' for test_accuracy in line 5"]),
         (empty_curve, ["curve.csv", "not a CSV"]),
     ],
 )
@@ -382,6 +390,18 @@ def test_a_damaged_run_is_named_and_hides_no_other(tmp_path, damage, fragments):
     assert "\n" not in study.notes[0]
     for fragment in [str(tmp_path / "bad"), *fragments, "left out"]:
         assert fragment in study.notes[0]
+
+
+def test_epochs_that_were_not_evaluated_have_no_part_in_the_curves(tmp_path):
+    path = write_run(tmp_path / "a", 80) / "curve.csv"
+    curve = pd.read_csv(path)
+    curve.loc[[0, 2], ["test_loss", "test_accuracy", "worst_class_accuracy"]] = np.nan
+    curve.to_csv(path, index=False)
+    study = read_study(tmp_path)
+    assert not study.notes
+    assert study.runs["test_accuracy"].tolist() == [80]
+    axis = draw_curves(study).axes[0]
+    assert axis.lines[0].get_xdata().tolist() == [2, 4]
 
 
 def test_copies_of_a_run_count_once(tmp_path):
