@@ -6,84 +6,58 @@ cd "$(dirname "$0")"
 METHODS="SGD unif-SGD p-SGD c-SGD selective-backprop dro"
 DATA_DIR=${DATA_DIR:-datasets}
 
-# Make the run results/NAME with the given flags, unless it is finished; go on with it if it was stopped.
-run() {
-    local name=$1
+# Make the runs of a part, then print their table, even if some of them failed:   sweep PART FLAGS
+sweep() {
+    local part=$1 status=0
     shift
-    echo "--- $name"
-    if [ "$(cat "results/$name/status" 2>/dev/null)" = finished ]; then
-        echo "finished already"
-    else
-        python train.py --experiment-name "$name" "$@"
-    fi
+    python sweep.py --results-dir "results/$part" --data-dir "$DATA_DIR" "$@" || status=$?
+    case " $* " in *" --dry-run "*) return $status ;; esac
+    [ $status -gt 1 ] || python -m plots "results/$part"
+    return $status
 }
 
-# The six methods at two budgets on scikit-learn's digits: a real comparison in about three minutes.
+# Six methods, two augmentations, three budgets and three seeds on scikit-learn's digits.
 demo() {
-    for budget in 0.2 0.5; do
-        for method in $METHODS; do
-            run "demo/${method}_b$budget" --method "$method" --budget "$budget" \
-                --batch-size 64 --epochs 30 | grep -v ^epoch
-        done
-    done
-    python -m plots results/demo
+    sweep demo --jobs 2 --method $METHODS --augmentation standard ricap --budget 0.2 0.5 1.0 \
+        --seed 1 2 3 --batch-size 64 --epochs 30 "$@"
 }
 
-# The six methods on all of CIFAR-10 with a narrow network: what two CPU cores do in under an hour.
+# The six methods on all of CIFAR-10 with a narrow network: what two CPU cores do in two hours.
 cpu() {
-    for method in $METHODS; do
-        run "cpu/${method}_b0.2" --dataset cifar10 --data-dir "$DATA_DIR" --model resnet18-w16 \
-            --epochs 8 --budget 0.2 --method "$method"
-    done
-    python -m plots results/cpu
+    sweep cpu --jobs 2 --dataset cifar10 --model resnet18-w16 --epochs 8 --budget 0.2 \
+        --method $METHODS --seed 1 2 3 "$@"
 }
 
-# The published study's own commands (Arazo et al. 2021), unchanged; each wants a GPU.
-published() {
-    python3 train.py --epoch 200 --dataset "cifar10" --num_classes 10 \
-        --augmentation "ricap" --method "unif-SGD" --budget 0.3 \
-        --experiment_name unif-SGD_cifar10_ricap_b03
-    python3 train.py --epoch 200 --dataset "cifar100" --num_classes 100 \
-        --augmentation "mixup" --method "p-SGD" --budget 0.3 \
-        --experiment_name p-SGD_cifar100_mixup_b03
-    python3 train.py --epoch 200 --dataset "svhn" --num_classes 10 \
-        --augmentation "randaugment" --method "p-SGD" --budget 0.3 \
-        --experiment_name p-SGD_svhn_randaugment_b03
-    python3 train.py --epoch 200 --dataset "mini-imagenet" --num_classes 100 \
-        --augmentation "standard" --method "unif-SGD" --budget 0.3 \
-        --experiment_name unif-SGD_mini-imagenet_standard_b03
-}
+# The published study's own commands (Arazo et al. 2021); each wants a GPU.
+published() { sweep published --grid sweeping/published.toml "$@"; }
 
-# The study's grid on one data set: every method, augmentation and budget, ResNet-18, 200 epochs.
-grid() {
-    for method in $METHODS; do
-        for augmentation in standard mixup ricap randaugment; do
-            for budget in 0.2 0.3 0.5 1.0; do
-                run "$1/${method}_${augmentation}_b$budget" --dataset "$1" \
-                    --data-dir "$DATA_DIR" --method "$method" \
-                    --augmentation "$augmentation" --budget "$budget"
-            done
-        done
-    done
+# The study's grid on one data set: ResNet-18, 200 epochs; wants many hours of many GPUs.
+study() {
+    sweep "$1" --dataset "$1" --method $METHODS --augmentation standard mixup ricap randaugment \
+        --budget 0.2 0.3 0.5 1.0 --seed 1 2 3 "${@:2}"
 }
-cifar10() { grid cifar10; }
-cifar100() { grid cifar100; }
-svhn() { grid svhn; }
-mini-imagenet() { grid mini-imagenet; }
+cifar10() { study cifar10 "$@"; }
+cifar100() { study cifar100 "$@"; }
+svhn() { study svhn "$@"; }
+mini-imagenet() { study mini-imagenet "$@"; }
 
 case "${1:-}" in
     demo | cpu | published | cifar10 | cifar100 | svhn | mini-imagenet)
         source ./setup.sh requirements.txt
-        "$1"
+        "$@"
         ;;
     "")
         cat <<LIST
-bash example_scripts.sh PART, where PART is one of:
-  demo           six methods, two budgets, scikit-learn's digits; minutes on a CPU, no download
-  cpu            six methods on CIFAR-10 with a narrow network, budget 0.2; under an hour on a CPU
+bash example_scripts.sh PART [OPTION ...], where PART is one of:
+  demo           108 runs: six methods, two augmentations, three budgets, three seeds on
+                 scikit-learn's digits; a quarter of an hour on a CPU, no download
+  cpu            18 runs: six methods, three seeds on CIFAR-10 with a narrow network, budget 0.2;
+                 about two hours on a CPU
   published      the published study's own four commands; GPU
   cifar10, cifar100, svhn, mini-imagenet
-                 the study's grid: methods x augmentations x budgets, ResNet-18, 200 epochs; GPU
+                 288 runs each, the study's grid: six methods, four augmentations, budgets 0.2,
+                 0.3, 0.5 and 1.0, three seeds, ResNet-18, 200 epochs; GPU
+and OPTION one of sweep.py's, such as --dry-run, --jobs 4, --shard 1/8 or --ray.
 Data sets are downloaded to DATA_DIR (now: $DATA_DIR), but for mini-imagenet, which has to be
 put there. A part that was stopped goes on where it was when it is started again.
 LIST

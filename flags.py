@@ -118,11 +118,11 @@ def add_options(parser: Parser, title: str, constructors: Iterable[type]) -> Non
             )
 
 
-def unknown_flag(parser: Parser, word: str) -> UsageError:
+def unknown_flag(known: Iterable[str], word: str) -> UsageError:
     if not word.startswith("-"):
         return UsageError(f"{word!r} belongs to no flag (see --help)")
     flag = word.partition("=")[0]
-    near = difflib.get_close_matches(flag, parser.known_flags(), 1)
+    near = difflib.get_close_matches(flag, known, 1)
     meant = f"; did you mean {near[0]}?" if near else " (see --help)"
     return UsageError(f"{flag}: no such flag{meant}")
 

@@ -273,7 +273,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = build_parser()
     settings, unknown = parser.parse_known_args([published.canonical(word) for word in arguments])
     if unknown:
-        raise unknown_flag(parser, unknown[0])
+        raise unknown_flag(parser.known_flags(), unknown[0])
     notes = published.drop_without_effect(settings)
     published.take_validation(settings, notes)
     settings.method_options = take_options(settings, METHODS, settings.method, notes)

@@ -1,0 +1,125 @@
+"""How long runs will take, told from those that have finished in the same results folders."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from budget import subset_size
+from watch import read_status
+
+from .runs import Run
+
+STARTING = 5.0  # seconds that a run takes to import PyTorch and to read its data
+COMPARABLE = ("dataset", "model", "validation", "image_size", "device")  # or there is no telling
+SIMILAR = ("method", "augmentation", "batch_size")
+DAMAGES = (OSError, ValueError, KeyError, IndexError, TypeError, ZeroDivisionError)
+WORK = ("select_seconds", "data_seconds", "train_seconds")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a finished run tells of the time of others."""
+
+    settings: dict
+    num_images: int
+    seconds_per_image: float  # trained on, with all that its choice took
+    seconds_per_evaluation: float
+
+
+class Estimator:
+    """Scales the seconds of the most similar finished run by images and epochs.
+
+    That run's speed is taken as it was, with the threads, device and company that it had.
+    """
+
+    def __init__(self, results_dirs: Iterable[Path]):
+        self.finished: dict[tuple, Finished] = {}
+        self.nearest: dict[tuple, Finished | None] = {}
+        for results in results_dirs:
+            for status in sorted(results.rglob("status")):
+                self.learn(status.parent)
+
+    def learn(self, folder: Path) -> None:
+        """Take note of a folder's run if it has finished."""
+        if read_status(folder) == "finished":
+            with suppress(*DAMAGES):  # a damaged one tells nothing
+                finished = read_finished(folder)
+                self.finished[kind(finished.settings)] = finished
+                self.nearest.clear()
+
+    def seconds(self, run: Run) -> float | None:
+        """What is left of a run, in seconds; None if nothing like it has finished."""
+        wanted = run.settings
+        if kind(wanted) not in self.nearest:
+            self.nearest[kind(wanted)] = self.find_nearest(wanted)
+        nearest = self.nearest[kind(wanted)]
+        if nearest is None:
+            return None
+        size = wanted["batch_size"]
+        steps = subset_size(wanted["budget"], nearest.num_images) // size
+        epoch = nearest.seconds_per_image * steps * size + nearest.seconds_per_evaluation
+        return STARTING + epoch * max(wanted["epochs"] - epochs_made(run.path), 0)
+
+    def find_nearest(self, wanted: Mapping) -> Finished | None:
+        same = len(COMPARABLE)
+        alike = [each for key, each in self.finished.items() if key[:same] == kind(wanted)[:same]]
+        return max(alike, key=lambda each: similarity(each.settings, wanted), default=None)
+
+    def total(self, runs: Iterable[Run]) -> tuple[float | None, int]:
+        """Seconds left of runs, one after the other, and of how many nothing is known.
+
+        These are taken to last as long as the others do on average; None if there are no others.
+        """
+        each = [self.seconds(run) for run in runs]
+        known = [seconds for seconds in each if seconds is not None]
+        unknown = len(each) - len(known)
+        return (sum(known) / len(known) * len(each) if known else None), unknown
+
+
+def kind(settings: Mapping) -> tuple:
+    """What decides about a run's speed."""
+    return tuple(settings.get(name) for name in (*COMPARABLE, *SIMILAR, "budget"))
+
+
+def similarity(theirs: Mapping, wanted: Mapping) -> tuple:
+    """Larger for a run whose speed says more about the wanted one's, what matters most first."""
+    same = [theirs.get(name) == wanted[name] for name in SIMILAR]
+    return *same, -abs(theirs["budget"] - wanted["budget"])
+
+
+def read_finished(folder: Path) -> Finished:
+    config = json.loads((folder / "config.json").read_text())
+    last = last_row(folder)
+    images = config["total_steps"] * config["settings"]["batch_size"]
+    return Finished(
+        config["settings"],
+        config["num_images"],
+        sum(float(last[name]) for name in WORK) / images,
+        float(last["eval_seconds"]) / int(last["epoch"]),
+    )
+
+
+def epochs_made(folder: Path) -> int:
+    """Of an unfinished run, by its curve; a run goes on from there or shortly before."""
+    try:
+        return int(last_row(folder)["epoch"])
+    except DAMAGES:
+        return 0
+
+
+def last_row(folder: Path) -> dict[str, str]:
+    with open(folder / "curve.csv", newline="") as file:
+        return list(csv.DictReader(file))[-1]
+
+
+def in_words(seconds: float) -> str:
+    """A duration as a person says it."""
+    for size, unit, digits in ((86400, "days", 1), (3600, "hours", 1), (60, "minutes", 0)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.{digits}f} {unit}"
+    return f"{seconds:.0f} seconds"

@@ -1,0 +1,112 @@
+"""Grids: flags of train.py with their values, and the command lines that they stand for."""
+
+from __future__ import annotations
+
+import itertools
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import settings
+from errors import UsageError
+from flags import unknown_flag
+from published import canonical
+
+from . import options
+
+Words = tuple[str, ...]  # a part of a command line of train.py
+Grid = dict[str, list[Words]]  # flag -> for each of its values, the words that give it
+
+NOT_FOR_SWEEPS = {
+    "--overwrite": "a sweep keeps finished runs; delete the folders of those to make again",
+    "--no-resume": "a sweep goes on with unfinished runs; delete the folders of those to restart",
+}
+
+
+def grid_of_words(flags: Mapping[str, Sequence[str]]) -> Grid:
+    """The grid that a command line gives: flag -> the words that followed it."""
+    several = {
+        flag
+        for action in settings.build_parser()._actions
+        if action.nargs == "+"
+        for flag in action.option_strings
+    }
+    return {
+        flag: [(flag, *(value.split() if flag in several else [value])) for value in values]
+        or [(flag,)]
+        for flag, values in flags.items()
+    }
+
+
+def read_grids(path: Path) -> list[Grid]:
+    """The grids of a TOML file.
+
+    Raises:
+        UsageError: naming the file, and the line, table or flag that is wrong.
+    """
+    try:
+        content = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise UsageError(f"--grid {path}: {error.strerror}; give a TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"--grid {path}: not TOML: {error}; mend that") from None
+    strange = [name for name in content if name != "grid"]
+    if strange:
+        raise UsageError(f"--grid {path}: {strange[0]} is not in a table; put it below [grid]")
+    tables = content.get("grid", [])
+    tables = tables if isinstance(tables, list) else [tables]
+    if not tables or not all(isinstance(table, dict) for table in tables):
+        raise UsageError(f"--grid {path}: no table of flags; start one with [grid]")
+    try:
+        return [grid_of_table(table) for table in tables]
+    except UsageError as error:
+        raise UsageError(f"--grid {path}: {error}") from None
+
+
+def grid_of_table(table: Mapping[str, object]) -> Grid:
+    grid: Grid = {}
+    for key, value in table.items():
+        flag = canonical(f"--{key}")
+        if flag in grid:
+            raise UsageError(f"{flag}: given twice in one table; give it once")
+        values = value if isinstance(value, list) else [value]
+        if not values:
+            raise UsageError(f"{flag}: no values; give one, or leave the flag out")
+        grid[flag] = [words_of_value(flag, each) for each in values]
+    return grid
+
+
+def words_of_value(flag: str, value: object) -> Words:
+    """How a command line gives a value of a TOML file."""
+    if isinstance(value, bool):
+        return (flag,) if value else ()
+    parts = value if isinstance(value, list) else [value]
+    for part in parts:
+        if isinstance(part, bool) or not isinstance(part, str | int | float):
+            raise UsageError(f"{flag}: {part} is not a text, a number or a list of them")
+    return (flag, *map(str, parts))
+
+
+def expand(grids: Iterable[Grid]) -> list[Words]:
+    """The command line of every run, in order; the last flag's values change fastest.
+
+    Raises:
+        UsageError: on a flag that train.py does not have or that a sweep has no use for.
+    """
+    lines = []
+    for grid in grids:
+        check_flags(grid)
+        lines += [tuple(itertools.chain(*parts)) for parts in itertools.product(*grid.values())]
+    return lines
+
+
+def check_flags(flags: Iterable[str]) -> None:
+    known = [flag for flag in settings.build_parser().known_flags() if flag not in NOT_FOR_SWEEPS]
+    own = options.build_parser().known_flags()
+    for flag in flags:
+        if flag in NOT_FOR_SWEEPS:
+            raise UsageError(f"{flag}: {NOT_FOR_SWEEPS[flag]}")
+        if flag in own:
+            raise UsageError(f"{flag}: not of train.py; give it on the command line")
+        if flag not in known:
+            raise unknown_flag(known + own, flag)

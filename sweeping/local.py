@@ -1,0 +1,56 @@
+"""Runs as processes on this machine, which share its cores."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+from .process import LOG, end_in_words, start_train
+from .runs import Run
+
+
+class Local:
+    """Makes a number of runs at once, each with its share of the cores."""
+
+    def __init__(self, jobs: int):
+        self.jobs = jobs
+        self.threads = max(1, cores() // jobs)
+        self.running: dict[Run, subprocess.Popen] = {}
+
+    def __enter__(self) -> Local:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def has_room(self) -> bool:
+        return len(self.running) < self.jobs
+
+    def at_once(self) -> int:
+        return self.jobs
+
+    def start(self, run: Run) -> None:
+        run.path.mkdir(parents=True, exist_ok=True)
+        threads = run.settings["num_threads"] or self.threads
+        self.running[run] = start_train(run.words, threads, run.path / LOG)
+
+    def ended(self) -> list[tuple[Run, int, str]]:
+        gone = [run for run, process in self.running.items() if process.poll() is not None]
+        codes = [(run, self.running.pop(run).returncode) for run in gone]
+        return [(run, code, end_in_words(code)) for run, code in codes]
+
+    def stop(self) -> None:
+        for process in self.running.values():
+            process.terminate()
+
+    def kill(self) -> None:
+        for process in self.running.values():
+            process.kill()
+            process.wait()
+
+
+def cores() -> int:
+    """Those that this process may use, which a job of Slurm or a container may limit."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

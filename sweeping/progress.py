@@ -1,0 +1,44 @@
+"""What a sweep prints: a line per run that ends, and at the end what failed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from .estimate import Estimator, in_words
+from .process import LOG, last_lines
+from .runs import Run
+
+
+@dataclass(frozen=True)
+class Failure:
+    run: Run
+    reason: str
+
+
+class Progress:
+    """Counts the runs of a sweep as they end, and tells of each."""
+
+    def __init__(self, total: int, done: int, estimator: Estimator):
+        self.total, self.done, self.estimator = total, done, estimator
+        self.failures: list[Failure] = []
+
+    def end(self, run: Run, outcome: str, left: Collection[Run], at_once: int) -> None:
+        """Tell how a run ended, and how long those that are left will take, made `at_once`."""
+        self.done += 1
+        self.estimator.learn(run.path)
+        seconds, _ = self.estimator.total(left)
+        line = f"[{self.done}/{self.total}] {outcome}: {run.path}"
+        if seconds is not None:
+            line += f"; about {in_words(seconds / max(1, min(at_once, len(left))))} left"
+        print(line, flush=True)
+
+    def report_failures(self) -> None:
+        """Tell which runs failed, why, and the last lines that each of them printed."""
+        if self.failures:
+            print(f"{len(self.failures)} of {self.total} runs failed:", file=sys.stderr)
+        for failure in self.failures:
+            print(f"{failure.run.path}: {failure.reason}", file=sys.stderr)
+            for line in last_lines(failure.run.path / LOG):
+                print(f"    {line}", file=sys.stderr)

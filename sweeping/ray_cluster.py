@@ -1,0 +1,195 @@
+"""Runs as tasks of a Ray cluster, whose nodes need not share a file system with this machine."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import ray
+from ray.exceptions import RayActorError, RayError, RayTaskError, TaskCancelledError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+import checkpoint
+from errors import Failed, UsageError
+from record import RunFolder
+from watch import write_status
+
+from .process import LOG
+from .remote import Files, Mailbox, make_run, read_files
+from .runs import Run
+
+ROOT = Path(__file__).resolve().parent.parent
+IN_FLIGHT = 256  # runs handed to Ray at once; each keeps a file open here, its folder's lock
+LOSSES = 5  # lost nodes after which a run counts as failed: it may be what brings them down
+POST_EVERY = 300.0  # seconds between a run's checkpoints that are brought here, of many megabytes
+CHECKPOINTS = (checkpoint.CURRENT, f"{checkpoint.CURRENT}.whole", checkpoint.PREVIOUS)
+UNFINISHED = (checkpoint.CURRENT, "config.json", "curve.csv", LOG)  # what a run goes on from
+
+
+@dataclass
+class Flight:
+    """A run that was handed to Ray."""
+
+    number: int
+    folder: RunFolder  # here, and locked
+    result: ray.ObjectRef
+    started: bool = False
+
+
+class RayCluster:
+    """Hands runs to Ray and puts the files that come back in their places.
+
+    The folder of a run that is under way holds what was last heard of it, as an interrupted run,
+    so that it goes on from there whatever happens to either side.
+    """
+
+    def __init__(self, address: str, cpus: float, gpus: float):
+        self.address, self.cpus, self.gpus = address, cpus, gpus
+        self.running: dict[Run, Flight] = {}
+        self.losses: dict[Run, int] = {}
+        self.numbers = itertools.count()
+        self.stopping = False
+
+    def __enter__(self) -> RayCluster:
+        connect(self.address)
+        warn_if_too_large(self.cpus, self.gpus)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self.mailbox = Mailbox.options(scheduling_strategy=here).remote()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        ray.shutdown()
+
+    def has_room(self) -> bool:
+        return len(self.running) < IN_FLIGHT
+
+    def at_once(self) -> int:
+        return sum(flight.started for flight in self.running.values())
+
+    def start(self, run: Run) -> None:
+        self.submit(run, run.folder.__enter__())
+
+    def submit(self, run: Run, folder: RunFolder) -> None:
+        number = next(self.numbers)
+        data_dir = os.path.abspath(run.settings["data_dir"])
+        result = make_run.options(num_cpus=self.cpus, num_gpus=self.gpus).remote(
+            number,
+            [*run.words, "--data-dir", data_dir],
+            run.settings["num_threads"] or max(1, int(self.cpus)),
+            read_files(folder.path, (*CHECKPOINTS, *UNFINISHED)),
+            self.mailbox,
+            UNFINISHED,
+            POST_EVERY,
+        )
+        self.running[run] = Flight(number, folder, result)
+
+    def ended(self) -> list[tuple[Run, int, str]]:
+        self.open_letters()
+        of_result = {flight.result: run for run, flight in self.running.items()}
+        results = list(of_result)
+        ready = ray.wait(results, num_returns=len(results), timeout=0)[0] if results else []
+        outcomes = []
+        for run in map(of_result.get, ready):
+            flight = self.running.pop(run)
+            try:
+                code, in_words, files = ray.get(flight.result)
+                put_in_place(flight.folder, files)
+            except RayError as error:
+                code, in_words = 1, self.why(error, run)
+                if in_words is None:
+                    self.submit(run, flight.folder)
+                    continue
+            flight.folder.__exit__()
+            outcomes.append((run, code, in_words))
+        return outcomes
+
+    def open_letters(self) -> None:
+        """Put in place what nodes have sent of runs under way."""
+        try:
+            letters = ray.get(self.mailbox.take.remote(self.stopping))
+        except RayActorError as error:
+            raise Failed(
+                "the Ray node on this machine was lost; start it and the same command again"
+            ) from error
+        flights = {flight.number: flight for flight in self.running.values()}
+        for number, files in letters:
+            flight = flights.get(number)
+            if flight is None:
+                continue  # a letter that was overtaken by the run's end
+            flight.started = True
+            if files:
+                put_in_place(flight.folder, {**files, "status": b"interrupted"})
+
+    def why(self, error: RayError, run: Run) -> str | None:
+        """Why a run has ended without a result; None if it is to be started again."""
+        if isinstance(error, TaskCancelledError):
+            return "not started"
+        if isinstance(error, RayTaskError):
+            return str(error.cause)
+        self.losses[run] = self.losses.get(run, 0) + 1
+        if self.stopping or self.losses[run] >= LOSSES:
+            return f"lost with its node ({type(error).__name__}) {self.losses[run]} times"
+        print(f"lost with its node, starting again: {run.path}", flush=True)
+        return None
+
+    def stop(self) -> None:
+        self.stopping = True  # which runs under way hear through the mailbox
+        self.open_letters()
+        for flight in self.running.values():
+            if not flight.started:
+                ray.cancel(flight.result)
+
+    def kill(self) -> None:
+        ray.shutdown()  # Ray ends the tasks of a driver that has left
+
+
+def put_in_place(folder: RunFolder, files: Files) -> None:
+    """Write a run's files; a crash on the way leaves a run that goes on or starts again."""
+    status = files.get("status", b"").decode().strip()
+    if status:
+        write_status(folder.path, "interrupted")
+    for name, content in files.items():
+        if name != "status":
+            folder.write(name, content)
+    if status and status != "running":  # of a process that was killed
+        write_status(folder.path, status)
+    for name in CHECKPOINTS:
+        if name not in files:
+            (folder.path / name).unlink(missing_ok=True)
+
+
+def connect(address: str) -> None:
+    """Join the cluster and send it this code, without what lies beside it."""
+    with tempfile.TemporaryDirectory(prefix="sweep-") as code:
+        for path in [*ROOT.glob("*.py"), *ROOT.glob("*/*.py")]:
+            copy = Path(code) / path.relative_to(ROOT)
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, copy)
+        try:
+            ray.init(
+                address or None,
+                runtime_env={"working_dir": code},
+                log_to_driver=False,
+                logging_level="error",
+            )
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UsageError(
+                f"--ray {address}: cannot join that cluster ({reason}); give the ADDRESS that "
+                "ray start printed"
+            ) from error
+
+
+def warn_if_too_large(cpus: float, gpus: float) -> None:
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
+        print(
+            f"note: no node has {cpus:g} cores and {gpus:g} GPUs free for a run, so runs wait for "
+            "one that does; lower --cpus-per-run or --gpus-per-run",
+            file=sys.stderr,
+        )

@@ -1,0 +1,163 @@
+"""The runs of a sweep: their settings, their folders, and what is left of them to do."""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from errors import UsageError
+from record import RunFolder
+from run import INCIDENTAL
+from settings import parse
+
+from .grid import Words
+
+#: What train.py's default name of a run says.
+IN_DEFAULT_NAME = ("dataset", "method", "augmentation", "budget", "seed")
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One run, as train.py would be told to make it."""
+
+    words: Words
+    settings: Mapping  # as config.json has them
+
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder(Path(self.settings["results_dir"]), self.settings["experiment_name"])
+
+    @property
+    def path(self) -> Path:
+        return self.folder.path
+
+    def status(self) -> str | None:
+        return self.folder.status()
+
+    def has_finished(self) -> bool:
+        """Whether the folder holds this very run, finished."""
+        return self.status() == "finished" and not other_settings(self)
+
+    def holder(self) -> str | None:
+        """The process that is making the run at present, in words; None if there is none."""
+        try:
+            with open(self.path / "run.lock", "r+") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return lock.read().strip() or "another process"
+        except FileNotFoundError:
+            pass
+        return None
+
+
+def list_runs(lines: Iterable[Words]) -> tuple[list[Run], list[str]]:
+    """The runs of some command lines of train.py, each once; and train.py's notes on them.
+
+    Raises:
+        UsageError: on a command line that train.py refuses, on two different runs of one folder,
+            and on a folder that holds another run than the one that belongs there.
+    """
+    runs: dict[Path, Run] = {}
+    all_notes: dict[str, None] = {}
+    for words in lines:
+        run, notes = read_run(words)
+        all_notes |= dict.fromkeys(notes)
+        other = runs.setdefault(run.path.resolve(), run)
+        if other.settings != run.settings:
+            raise UsageError(
+                f"{run.path}: two runs would share this folder "
+                f"({'; '.join(differences(other.settings, run.settings))}); leave "
+                "--experiment-name out, or give one of them another or another --results-dir"
+            )
+    for run in runs.values():
+        run.folder.check(overwrite=True)
+        check_ended(run)
+    return list(runs.values()), list(all_notes)
+
+
+def read_run(words: Words) -> tuple[Run, list[str]]:
+    """The run that a command line of train.py asks for, in a folder of its own; with notes."""
+    settings, notes = parse(words)
+    if "--experiment-name" not in words:
+        settings.experiment_name = name_of(vars(settings))
+        words = (*words, "--experiment-name", settings.experiment_name)
+    return Run(words, json.loads(json.dumps(vars(settings), default=str))), notes
+
+
+def name_of(settings: Mapping) -> str:
+    """A folder's name that tells all settings but the defaults and those of no consequence.
+
+    It depends on nothing else, so that a run has one name in whatever grid it occurs.
+    """
+    plain = flatten(defaults(*(settings[name] for name in ("dataset", "method", "augmentation"))))
+    parts = [settings["experiment_name"]]
+    for name, value in flatten(settings).items():
+        rounded = name == "budget" and value != float(f"{value:g}")
+        told = name in IN_DEFAULT_NAME and not rounded
+        if value != plain[name] and name not in INCIDENTAL and not told:
+            parts.append(name.replace("_", "-") + text_of(value))
+    return re.sub(r"[^\w.+-]", "-", "_".join(parts))
+
+
+@functools.cache
+def defaults(dataset: str, method: str, augmentation: str) -> Mapping:
+    choice = ("--dataset", dataset, "--method", method, "--augmentation", augmentation)
+    return vars(parse(choice)[0])
+
+
+def flatten(settings: Mapping) -> dict[str, object]:
+    """Settings with the options of method and augmentation among them."""
+    options = {**settings["method_options"], **settings["augmentation_options"]}
+    names = [name for name in settings if name not in ("method_options", "augmentation_options")]
+    return {name: settings[name] for name in names} | options
+
+
+def text_of(value: object) -> str:
+    if isinstance(value, bool):
+        return "" if value else "-off"
+    if isinstance(value, list):
+        return "+".join(map(str, value))
+    if isinstance(value, float):
+        return f"{value:g}" if value == float(f"{value:g}") else repr(value)
+    return f"-{value}" if isinstance(value, str) else str(value)
+
+
+def differences(theirs: Mapping, ours: Mapping) -> list[str]:
+    """In words, the settings that are not the same."""
+    return [
+        f"{name} {theirs.get(name)} and {ours.get(name)}"
+        for name in sorted({*theirs, *ours})
+        if theirs.get(name) != ours.get(name)
+    ]
+
+
+def check_ended(run: Run) -> None:
+    """Refuse a folder whose run has ended if it is not this run."""
+    if run.status() not in ("finished", "diverged"):
+        return  # train.py looks at checkpoints itself
+    different = other_settings(run)
+    if different:
+        raise UsageError(
+            f"{run.path}: holds a run ({run.status()}) with other settings, there and here: "
+            f"{'; '.join(different)}; give another --experiment-name or --results-dir, or delete "
+            "the folder"
+        )
+
+
+def other_settings(run: Run) -> list[str]:
+    """In words, the settings of the run in the folder that are not this run's."""
+    try:
+        theirs = json.loads((run.path / "config.json").read_text())["settings"]
+        return differences(consequential(theirs), consequential(run.settings))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ["config.json missing or damaged"]
+
+
+def consequential(settings: Mapping) -> dict[str, object]:
+    return {name: value for name, value in settings.items() if name not in INCIDENTAL}

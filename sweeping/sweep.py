@@ -1,0 +1,97 @@
+"""A sweep from its command line to its exit status."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from errors import Interrupted, UsageError
+from signals import Signals
+
+from .estimate import Estimator, in_words
+from .grid import Grid, expand, grid_of_words, read_grids
+from .local import Local
+from .process import LOG
+from .progress import Failure, Progress
+from .runs import Run, list_runs
+from .schedule import Executor, Schedule
+
+STATES = {None: "to make", "finished": "finished", "diverged": "diverged"}
+
+
+def sweep(options: argparse.Namespace, flags: Mapping[str, Sequence[str]]) -> int:
+    """Make the runs of a grid, or with --dry-run only list them; the exit status is 0 or 1."""
+    runs, notes = list_runs(expand(grids(options.grid, flags)))
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    first, step = options.shard
+    runs = runs[first - 1 :: step]
+    estimator = Estimator({Path(run.settings["results_dir"]) for run in runs})
+    left = [run for run in runs if run.status() not in ("finished", "diverged")]
+    if options.dry_run:
+        for run in runs:
+            print(f"{STATES.get(run.status(), 'to go on'):<10}{run.path}")
+    print(plan(options, runs, left, estimator), flush=True)
+    if options.dry_run:
+        return 0
+    progress = Progress(len(runs), len(runs) - len(left), estimator)
+    for run in runs:
+        if run.status() == "diverged":
+            progress.failures.append(Failure(run, "diverged earlier; delete the folder to retry"))
+    if left:
+        make(options, left, progress)
+    progress.report_failures()
+    return 1 if progress.failures else 0
+
+
+def grids(path: Path | None, flags: Mapping[str, Sequence[str]]) -> list[Grid]:
+    """Those of the file, if one is given, with the values of the command line put in."""
+    given = grid_of_words(flags)
+    return [given] if path is None else [grid | given for grid in read_grids(path)]
+
+
+def plan(
+    options: argparse.Namespace, runs: list[Run], left: list[Run], estimator: Estimator
+) -> str:
+    """How many runs there are, how many are left and how long they will take, in one line."""
+    text = f"{len(runs)} run{'s' * (len(runs) != 1)}, {len(left)} left to make"
+    if not left:
+        return text
+    seconds, unknown = estimator.total(left)
+    if seconds is None:
+        return f"{text}; no run like them has finished yet that would tell how long they take"
+    if options.ray is None:
+        jobs = min(options.jobs or 1, len(left))
+        text += f"; about {in_words(seconds / jobs)} with --jobs {jobs}"
+    else:
+        text += f"; about {in_words(seconds)} in all if made one by one"
+    text += ", by the speed of finished ones"
+    return text + (f" (taken as average: {unknown} unlike any of those)" if unknown else "")
+
+
+def make(options: argparse.Namespace, left: list[Run], progress: Progress) -> None:
+    """Make runs here or on a cluster; Interrupted says that a signal stopped them."""
+    print(f"output of the first: {left[0].path / LOG}", flush=True)
+    executor = choose_executor(options)
+    signals = Signals()  # after Ray has set handlers of its own
+    with executor:
+        Schedule(left, executor, progress).make(signals)
+    if signals.stop:
+        progress.report_failures()
+        raise Interrupted(
+            f"stopped by {signals.stop.name}; start the same command again to go on", signals.stop
+        )
+
+
+def choose_executor(options: argparse.Namespace) -> Executor:
+    if options.ray is None:
+        return Local(options.jobs or 1)
+    try:
+        from .ray_cluster import RayCluster
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"--ray: Ray is not installed ({error}); pip install -r requirements-ray.txt"
+        ) from None
+    return RayCluster(options.ray, options.cpus_per_run or 1, options.gpus_per_run or 0)
