@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import socket
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ class RayCluster:
             number,
             [*run.words, "--data-dir", data_dir],
             run.settings["num_threads"] or max(1, int(self.cpus)),
-            read_files(folder.path, (*CHECKPOINTS, *UNFINISHED)),
+            read_files(folder.path, (*CHECKPOINTS, *UNFINISHED, "status")),
             self.mailbox,
             UNFINISHED,
             POST_EVERY,
@@ -171,18 +172,26 @@ def connect(address: str) -> None:
             copy.parent.mkdir(exist_ok=True)
             shutil.copyfile(path, copy)
         try:
+            try_to_reach(address)
             ray.init(
                 address or None,
                 runtime_env={"working_dir": code},
                 log_to_driver=False,
                 logging_level="error",
             )
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UsageError(
-                f"--ray {address}: cannot join that cluster ({reason}); give the ADDRESS that "
+                f"--ray {address}: cannot join that cluster ({reason}); give the address that "
                 "ray start printed"
             ) from error
+
+
+def try_to_reach(address: str) -> None:
+    """An OSError if nobody listens there, which Ray takes minutes to find out."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon:
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def warn_if_too_large(cpus: float, gpus: float) -> None:

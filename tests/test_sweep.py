@@ -1,0 +1,704 @@
+"""What sweep.py makes of a grid: which runs, in which folders, and what it says of each."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import itertools
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Completed
+from small_files import write_cifar10
+from test_command_line import COMMANDS, CPU
+from test_durability import has_checkpoint, wait_until
+
+import sweep
+from record import COLUMNS
+from run import INCIDENTAL
+from settings import build_parser, parse
+from signals import Signals
+from sweeping import process
+from sweeping.estimate import STARTING, epochs_made, in_words
+from sweeping.grid import expand
+from sweeping.local import Local, cores
+from sweeping.options import read_command_line
+from sweeping.progress import Progress
+from sweeping.runs import Run, list_runs
+from sweeping.schedule import Schedule
+from sweeping.sweep import grids
+from watch import read_status
+
+
+@pytest.fixture
+def sweep_here(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Callable[..., Completed]]:
+    """`sweep.main` in this process, which saves the imports; from an empty folder, `tmp_path`."""
+    monkeypatch.chdir(tmp_path)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    handlers = {number: signal.getsignal(number) for number in numbers}
+
+    def run(*arguments: object) -> Completed:
+        words = list(map(str, arguments))
+        capsys.readouterr()
+        status = sweep.main(words)
+        return Completed(words, status, *capsys.readouterr())
+
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def runs_of(*words: str) -> list[Run]:
+    options, flags = read_command_line(words)
+    return list_runs(expand(grids(options.grid, flags)))[0]
+
+
+def names_of(*words: str) -> list[str]:
+    return [run.path.name for run in runs_of(*words)]
+
+
+def assert_refused(outcome: Completed, *fragments: str) -> None:
+    """Exit status 2 and one line that contains all of the fragments."""
+    assert outcome.returncode == 2, outcome
+    (line,) = outcome.stderr.splitlines()
+    assert line.startswith("sweep.py: ")
+    for fragment in fragments:
+        assert fragment in line
+    assert outcome.stdout == ""
+    assert not Path("results").exists()
+
+
+def write_ended(run: Run, status: str = "finished", **seconds: float) -> None:
+    """The files of a run that has ended, of 1,000 training images, as far as a sweep reads them."""
+    run.path.mkdir(parents=True)
+    (run.path / "status").write_text(f"{status}\n")
+    settings = run.settings
+    steps = int(settings["budget"] * 1000) // settings["batch_size"] * settings["epochs"]
+    config = {"settings": settings, "num_images": 1000, "total_steps": steps}
+    (run.path / "config.json").write_text(json.dumps(config))
+    with open(run.path / "curve.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, restval=0)
+        writer.writeheader()
+        writer.writerow({"epoch": settings["epochs"], "step": steps, **seconds})
+
+
+# The grid
+
+
+def test_a_grid_is_the_product_of_the_values() -> None:
+    runs = runs_of("--method", "SGD", "p-SGD", "--budget", "0.2", "0.5", "--seed", "1", "2", "3")
+    cells = [tuple(run.settings[name] for name in ("method", "budget", "seed")) for run in runs]
+    assert cells == list(itertools.product(["SGD", "p-SGD"], [0.2, 0.5], [1, 2, 3]))
+    for run in runs:
+        settings, _ = parse(run.words)
+        expected = {**vars(settings), "checkpoint_every": "1"}
+        assert run.settings == expected
+
+
+def test_values_of_one_run_are_quoted() -> None:
+    step = ("--schedule", "step", "--epochs", "9")
+    runs = runs_of(*step, "--milestones", "3 6", "5")
+    assert [run.settings["milestones"] for run in runs] == [[3, 6], [5]]
+
+
+def test_flags_without_values() -> None:
+    (run,) = runs_of("--deterministic", "--validation")
+    assert (run.settings["deterministic"], run.settings["validation"]) == (True, 5000)
+
+
+def test_other_spellings_of_flags() -> None:
+    (run,) = runs_of("--epoch=3", "--wd", "0.5", "--experiment_name", "a name")
+    assert (run.settings["epochs"], run.settings["weight_decay"]) == (3, 0.5)
+    assert run.path == Path("results/a name")
+
+
+def test_an_option_without_effect_makes_no_further_runs(sweep_here) -> None:
+    grid = ("--method", "SGD", "dro", "--dro-beta", "1", "10")
+    assert names_of(*grid) == [
+        "digits_SGD_standard_b1_s1",
+        "digits_dro_standard_b1_s1",
+        "digits_dro_standard_b1_s1_dro-beta10",
+    ]
+    outcome = sweep_here(*grid, "--dry-run")
+    assert outcome.stderr == "note: --dro-beta has no effect with SGD\n"
+
+
+def test_a_grid_file(tmp_path: Path) -> None:
+    path = tmp_path / "grid.toml"
+    path.write_text(
+        """
+        [[grid]]
+        method = "SGD"
+        budget = 1.0
+        seed = [1, 2]
+
+        [[grid]]
+        method = ["SGD", "p-SGD"]
+        budget = [0.2, 1]
+        deterministic = [true, false]
+        schedule = "step"
+        epoch = 9
+        milestones = [[3, 6], [4, 5], 7]
+        """
+    )
+    runs = runs_of("--grid", str(path), "--lr", "0.3", "--budget", "0.5")
+    assert len(runs) == 2 + 2 * 2 * 3
+    assert {(run.settings["budget"], run.settings["lr"]) for run in runs} == {(0.5, 0.3)}
+    assert [run.settings["milestones"] for run in runs[2:5]] == [[3, 6], [4, 5], [7]]
+
+
+def test_runs_of_two_grids_are_made_once(tmp_path: Path) -> None:
+    path = tmp_path / "grid.toml"
+    path.write_text("[[grid]]\nseed = [1, 2]\n[[grid]]\nseed = [2, 3]\nbudget = 1\n")
+    assert names_of("--grid", str(path)) == [
+        f"digits_SGD_standard_b1_s{seed}" for seed in (1, 2, 3)
+    ]
+
+
+# Names of folders
+
+#: For every flag that changes what is computed, other words than its default.
+OTHER = {
+    "--method": "p-SGD",
+    "--augmentation": "ricap",
+    "--dataset": "cifar10",
+    "--validation": "100",
+    "--model": "resnet18",
+    "--budget": "0.333333333",
+    "--epochs": "7",
+    "--batch-size": "64",
+    "--lr": "0.05",
+    "--momentum": "0.8",
+    "--weight-decay": "0",
+    "--schedule": "step",
+    "--milestones": "3",
+    "--gamma": "0.2",
+    "--seed": "2",
+    "--data-seed": "2",
+    "--deterministic": None,
+    "--smoothing": "0.5",
+    "--warmup-epochs": "3",
+    "--sb-beta": "2.5",
+    "--dro-beta": "10",
+    "--dro-init": "0.7",
+    "--dro-momentum": "0.9",
+    "--dro-importance": None,
+    "--alpha": "0.5",
+    "--randaugment-n": "1",
+    "--randaugment-m": "30",
+    "--image-size": "32",
+}
+#: What a flag needs beside it to have an effect.
+COMPANY = {
+    "--milestones": "--schedule step",
+    "--smoothing": "--method p-SGD",
+    "--warmup-epochs": "--method p-SGD",
+    "--sb-beta": "--method selective-backprop",
+    "--dro-beta": "--method dro",
+    "--dro-init": "--method dro",
+    "--dro-momentum": "--method dro",
+    "--dro-importance": "--method dro",
+    "--alpha": "--augmentation mixup",
+    "--randaugment-n": "--augmentation randaugment",
+    "--randaugment-m": "--augmentation randaugment",
+    "--image-size": "--dataset folder",
+}
+
+
+def test_the_flags_named_here_are_all_that_change_a_run() -> None:
+    flags = {flag for action in build_parser()._actions for flag in action.option_strings[:1]}
+    shown = {flag for flag in flags if f"\n  {flag}" in build_parser().format_help()}
+    incidental = {"--" + name.replace("_", "-") for name in INCIDENTAL} | {"--no-resume", "-h"}
+    assert shown - incidental == OTHER.keys()
+
+
+@pytest.mark.parametrize("flag", OTHER)
+def test_every_setting_changes_the_name(flag: str) -> None:
+    company = COMPANY.get(flag, "").split()
+    value = [OTHER[flag]] if OTHER[flag] else []
+    assert names_of(*company, flag, *value) != names_of(*(company or ["--seed", "1"]))
+
+
+def test_a_run_of_defaults_has_the_name_that_train_py_gives_it() -> None:
+    words = ("--dataset", "cifar10", "--method", "dro", "--budget", "0.3", "--seed", "4")
+    assert names_of(*words) == [parse(words)[0].experiment_name]
+
+
+def test_a_name_does_not_depend_on_the_other_runs() -> None:
+    few = names_of("--lr", "0.2", "--seed", "1")
+    many = names_of("--lr", "0.1", "0.2", "--seed", "1", "2", "--epochs", "50")
+    assert few == ["digits_SGD_standard_b1_s1_lr0.2"]
+    assert few[0] in many
+
+
+def test_names_tell_close_values_apart_and_are_plain() -> None:
+    names = names_of("--budget", "0.3333333", "0.33333334", "--model", "hf_hub:timm/resnet18")
+    assert len(set(names)) == 2
+    assert all("/" not in name and ":" not in name for name in names)
+
+
+# What is refused before anything starts
+
+
+@pytest.mark.parametrize(
+    "words, fragments",
+    [
+        ("", ["nothing to run", "--grid"]),
+        ("word", ["'word'", "belongs to no flag"]),
+        ("--methd SGD", ["--methd", "did you mean --method?"]),
+        ("--dryrun --seed 1", ["--dryrun", "did you mean --dry-run?"]),
+        ("--method SGD p-SDG", ["--method", "'p-SDG'", "did you mean p-SGD?"]),
+        ("--seed 1 2 x", ["--seed", "'x'", "whole number"]),
+        ("--method", ["--method", "expected one argument"]),
+        ("--deterministic yes", ["'yes'"]),
+        ("--seed 1 --seed 2", ["--seed", "given twice", "all its values"]),
+        ("--seed 1 --overwrite", ["--overwrite", "delete the folders"]),
+        ("--seed 1 --no-resume", ["--no-resume", "delete the folders"]),
+        ("--seed 1 --jobs 0", ["--jobs", "at least 1"]),
+        ("--seed 1 --jobs 2 3", ["3"]),
+        ("--seed 1 --shard 0/3", ["--shard", "'0/3'", "1/8"]),
+        ("--seed 1 --shard 4/3", ["--shard", "'4/3'"]),
+        ("--seed 1 --shard 2", ["--shard", "'2'"]),
+        ("--seed 1 --cpus-per-run 2", ["--cpus-per-run", "add --ray"]),
+        ("--seed 1 --gpus-per-run 0.5", ["--gpus-per-run", "add --ray"]),
+        ("--seed 1 --ray --jobs 2", ["--jobs", "--cpus-per-run"]),
+        ("--seed 1 --ray --gpus-per-run 1.5", ["--gpus-per-run 1.5", "whole number"]),
+        ("--seed 1 2 --experiment-name x", ["results/x", "seed 1 and 2", "--experiment-name"]),
+        ("--seed 1 --device cpu cuda", ["b1_s1: ", "device cpu and cuda"]),
+        ("--seed 1 2 --experiment-name ../x", ["--experiment-name ../x", "plain name"]),
+        ("--grid nowhere.toml", ["nowhere.toml", "No such file", "TOML"]),
+        ("--grid .", ["--grid .", "directory"]),
+    ],
+)
+def test_a_wrong_command_is_refused(words: str, fragments: list[str], sweep_here) -> None:
+    assert_refused(sweep_here(*words.split()), *fragments)
+
+
+@pytest.mark.parametrize(
+    "content, fragments",
+    [
+        ("[grid]\nseed = [1, 2\nlr = 1\n", ["not TOML", "line 3"]),
+        ("[grid]\nseed = 1\nseed = 2\n", ["not TOML", "line 3"]),
+        (b"[grid]\nmodel = '\xff'\n", ["not TOML"]),
+        ("", ["no table", "[grid]"]),
+        ("grid = 3\n", ["no table", "[grid]"]),
+        ("seed = 1\n", ["seed", "below [grid]"]),
+        ("[grid]\nseed = 1\n[grids]\nlr = 1\n", ["grids"]),
+        ("[grid]\nmetod = 'SGD'\n", ["--metod", "did you mean --method?"]),
+        ("[grid]\njobs = 2\n", ["--jobs", "on the command line"]),
+        ("[grid]\nmethod = 'SDG'\n", ["'SDG'", "did you mean SGD?"]),
+        ("[grid]\nseed = []\n", ["--seed", "no values"]),
+        ("[grid]\nseed = 2024-01-01\n", ["--seed", "not a text, a number"]),
+        ("[grid]\nlr = [[true]]\n", ["--lr", "not a text, a number"]),
+        ("[grid]\nepoch = 1\nepochs = 2\n", ["--epochs", "given twice"]),
+        ("[grid]\noverwrite = true\n", ["--overwrite", "delete the folders"]),
+    ],
+)
+def test_a_wrong_grid_file_is_refused(
+    content: str | bytes, fragments: list[str], sweep_here, tmp_path: Path
+) -> None:
+    path = tmp_path / "grid.toml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert_refused(sweep_here("--grid", path), *fragments)
+
+
+def test_the_last_of_400_runs_is_checked_within_seconds(sweep_here) -> None:
+    start = time.process_time()
+    seeds = [*range(399), "4OO"]
+    assert_refused(sweep_here("--method", "dro", "--seed", *seeds), "--seed", "'4OO'")
+    assert time.process_time() - start < 8
+
+
+@pytest.mark.parametrize("status", ["finished", "diverged"])
+def test_a_folder_that_holds_another_run_is_refused(status: str, sweep_here) -> None:
+    named = ("--experiment-name", "x", "--results-dir", "elsewhere")
+    (run,) = runs_of(*named, "--lr", "0.1")
+    write_ended(run, status)
+    assert sweep_here(*named, "--lr", "0.1", "--num-threads", "3", "--dry-run").returncode == 0
+    outcome = sweep_here(*named, "--lr", "0.2")
+    assert_refused(outcome, "elsewhere/x", status, "lr 0.1 and 0.2", "--experiment-name", "delete")
+    (run.path / "config.json").write_text("{")
+    assert_refused(sweep_here(*named), "elsewhere/x", "config.json missing or damaged", "delete")
+
+
+def test_a_results_folder_that_cannot_be_written_is_refused(sweep_here, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    outcome = sweep_here("--seed", 1, "--results-dir", "file")
+    assert_refused(outcome, "--results-dir", "cannot write to file", "choose another")
+
+
+def test_ray_that_is_not_installed(sweep_here, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("sweeping.r")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    outcome = sweep_here("--seed", 1, "--ray")
+    assert outcome.returncode == 2
+    assert "pip install -r requirements-ray.txt" in outcome.stderr
+    assert not Path("results").exists()
+
+
+# The plan
+
+
+def test_a_dry_run_lists_the_runs_and_starts_none(sweep_here) -> None:
+    outcome = sweep_here("--seed", 1, 2, "--budget", 0.5, "--dry-run")
+    assert outcome.returncode == 0
+    assert outcome.stdout.splitlines() == [
+        "to make   results/digits_SGD_standard_b0.5_s1",
+        "to make   results/digits_SGD_standard_b0.5_s2",
+        "2 runs, 2 left to make; no run like them has finished yet that would tell how long they "
+        "take",
+    ]
+    assert not Path("results").exists()
+
+
+def test_a_dry_run_says_what_is_left(sweep_here) -> None:
+    runs = runs_of("--seed", "1", "2", "3", "4")
+    for run, status in zip(runs, ("finished", "diverged", "interrupted")):
+        write_ended(run, status)
+    lines = sweep_here("--seed", 1, 2, 3, 4, "--dry-run").stdout.splitlines()
+    assert [line.partition("results")[0].strip() for line in lines[:4]] == [
+        "finished",
+        "diverged",
+        "to go on",
+        "to make",
+    ]
+    assert lines[4].startswith("4 runs, 2 left to make; ")
+
+
+def test_the_estimate_scales_the_nearest_run(sweep_here) -> None:
+    digits = ("--batch-size", "10", "--epochs", "10")
+    near, far = runs_of(*digits, "--method", "dro", "SGD", "--budget", "0.5")
+    # 0.1 s for each of 5,000 images, and 2 s for each of 10 evaluations.
+    write_ended(near, select_seconds=100, data_seconds=100, train_seconds=300, eval_seconds=20)
+    write_ended(far, train_seconds=1e6)
+    wanted = ("--batch-size", 10, "--epochs", 20, "--method", "dro", "--budget", 1, "--dry-run")
+    seconds = STARTING + 20 * (0.1 * 1000 + 2)
+    one = sweep_here(*wanted).stdout
+    assert f"; about {in_words(seconds)} with --jobs 1, by the speed of finished ones\n" in one
+    four = sweep_here(*wanted, "--jobs", 4, "--seed", *range(8)).stdout
+    assert f"; about {in_words(seconds * 8 / 4)} with --jobs 4, " in four
+    other = sweep_here(*wanted, "--dataset", "digits", "cifar10").stdout
+    assert f"; about {in_words(seconds * 2)} " in other
+    assert "taken as average: 1 " in other
+
+
+def test_damaged_runs_do_not_harm_the_estimate(sweep_here) -> None:
+    (run,) = runs_of("--seed", "1")
+    write_ended(run)
+    for name in ("config.json", "curve.csv"):
+        (run.path / name).write_text("")
+        assert sweep_here("--seed", 2, "--dry-run").returncode == 0
+
+
+@pytest.mark.parametrize(
+    "seconds, words",
+    {
+        5: "5 seconds",
+        89: "89 seconds",
+        600: "10 minutes",
+        7000: "1.9 hours",
+        2e5: "2.3 days",
+    }.items(),
+)
+def test_durations_in_words(seconds: float, words: str) -> None:
+    assert in_words(seconds) == words
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 7, 8])
+def test_shards_are_an_exact_partition(count: int, sweep_here) -> None:
+    grid = ("--method", "SGD", "dro", "--seed", 1, 2, 3, "--dry-run")
+    whole = sweep_here(*grid).stdout.splitlines()[:-1]
+    shards = [
+        sweep_here(*grid, "--shard", f"{index}/{count}").stdout.splitlines()[:-1]
+        for index in range(1, count + 1)
+    ]
+    assert sorted(itertools.chain(*shards)) == sorted(whole)
+    assert {len(shard) for shard in shards} <= {6 // count, 6 // count + 1}
+    assert shards[0] == whole[::count]
+
+
+# Runs as processes, of a stand-in for train.py that takes no time
+
+STAND_IN = """
+import os, pathlib, signal, sys, time
+words = sys.argv[1:]
+given = {flag: value for flag, value in zip(words, words[1:]) if flag.startswith("--")}
+folder = pathlib.Path(given.get("--results-dir", "results"), given["--experiment-name"])
+print(os.environ["OMP_NUM_THREADS"], given["--num-threads"], flush=True)
+if given["--seed"] == "2":
+    print("first line\\n" * 9 + "train.py: a loss that became NaN")
+    sys.exit(3)
+if given["--seed"] == "3":
+    os.kill(os.getpid(), signal.SIGKILL)
+(folder / "config.json").write_text(os.environ["CONFIG"].replace("SEED", given["--seed"]))
+(folder / "status").write_text("finished")
+"""
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    path = tmp_path / "stand_in.py"
+    path.write_text(STAND_IN)
+    (run,) = runs_of("--seed", "1")
+    config = json.dumps({"settings": {**run.settings, "seed": "SEED"}}).replace('"SEED"', "SEED")
+    monkeypatch.setenv("CONFIG", config)
+    monkeypatch.setattr(process, "TRAIN", path)
+    return path
+
+
+def log_of(seed: int) -> str:
+    return Path(f"results/digits_SGD_standard_b1_s{seed}/log.txt").read_text()
+
+
+def test_failed_runs_are_reported_and_do_not_stop_the_others(sweep_here, stand_in: Path) -> None:
+    outcome = sweep_here("--seed", 1, 2, 3, 4, "--jobs", 2)
+    assert outcome.returncode == 1
+    assert read_status(Path("results/digits_SGD_standard_b1_s4")) == "finished"
+    assert outcome.stderr.splitlines() == [
+        "2 of 4 runs failed:",
+        "results/digits_SGD_standard_b1_s2: exit status 3",
+        *["    first line"] * 4,
+        "    train.py: a loss that became NaN",
+        "results/digits_SGD_standard_b1_s3: killed by SIGKILL",
+        f"    {max(1, cores() // 2)} {max(1, cores() // 2)}",
+    ]
+    again = sweep_here("--seed", 1, 2, 3, 4, "--jobs", 2)
+    assert again.returncode == 1
+    assert "4 runs, 2 left to make" in again.stdout
+    assert [log_of(seed).count("--- train.py") for seed in (1, 2, 3, 4)] == [1, 2, 2, 1]
+
+
+@pytest.mark.parametrize("jobs, threads", [(1, 12), (2, 6), (5, 2), (12, 1), (40, 1)])
+def test_jobs_share_the_cores(jobs: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweeping.local.cores", lambda: 12)
+    assert Local(jobs).threads == threads
+
+
+def test_threads_that_are_asked_for_are_given(sweep_here, stand_in: Path) -> None:
+    assert sweep_here("--seed", 1, "--num-threads", 3).returncode == 0
+    assert log_of(1).splitlines()[1] == "3 3"
+
+
+def test_a_run_that_another_process_makes_is_waited_for(sweep_here, stand_in: Path) -> None:
+    folder = Path("results/digits_SGD_standard_b1_s1")
+    folder.mkdir(parents=True)
+    with open(folder / "run.lock", "w") as lock:
+        lock.write("process 1 on another machine\n")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        threading.Timer(1, lambda: fcntl.flock(lock, fcntl.LOCK_UN)).start()
+        outcome = sweep_here("--seed", 1, 4)
+    assert outcome.returncode == 0, outcome.stderr
+    told = [line.partition("; ")[0] for line in outcome.stdout.splitlines()[2:]]
+    assert told == [
+        f"waiting for {folder}, in use by process 1 on another machine",
+        "[1/2] finished: results/digits_SGD_standard_b1_s4",
+        f"[2/2] finished: {folder}",
+    ]
+
+
+class Endless:
+    """An executor whose runs do not hear that they are to stop."""
+
+    def __init__(self):
+        self.running: list[Run] = []
+        self.calls: list[str] = []
+
+    def has_room(self) -> bool:
+        return not self.running
+
+    def start(self, run: Run) -> None:
+        self.running.append(run)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def ended(self) -> Sequence:
+        return []
+
+    def stop(self) -> None:
+        self.calls.append("stop")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def kill(self) -> None:
+        self.calls.append("kill")
+
+
+def test_a_second_interrupt_does_not_wait(sweep_here) -> None:
+    endless = Endless()
+    schedule = Schedule(runs_of("--seed", "1", "2"), endless, Progress(2, 0, None))
+    with pytest.raises(KeyboardInterrupt):
+        schedule.make(Signals())
+    assert endless.calls == ["stop", "kill"]
+
+
+# The real thing
+
+
+@pytest.fixture
+def start(no_network: None, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen]]:
+    """Start sweep.py, from `tmp_path`; what still runs at the end of the test is killed."""
+    started = []
+
+    def start_one(*arguments: object) -> subprocess.Popen:
+        started.append(
+            subprocess.Popen(
+                [sys.executable, ROOT / "sweep.py", *map(str, arguments)],
+                cwd=tmp_path,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+        )
+        return started[-1]
+
+    yield start_one
+    for process_ in started:
+        process_.kill()
+        process_.communicate()
+
+
+@pytest.mark.slow
+def test_a_sweep_completes_what_is_missing(start: Callable, tmp_path: Path) -> None:
+    write_cifar10(tmp_path / "data")  # which the first two runs want to decode at once
+    small = ("--dataset", "cifar10", "--data-dir", "data", "--model", "resnet10-w16", *CPU)
+    grid = ("--jobs", 2, *small, "--batch-size", 16, "--epochs", 2)
+    grid = (*grid, "--seed", 1, 2, "--lr", 0.1, 1000)
+
+    first = start(*grid)
+    out, errors = first.communicate(timeout=120)
+    assert first.returncode == 1, errors
+    assert out.splitlines()[0].startswith("4 runs, 4 left to make; no run like them")
+    assert out.splitlines()[-1].startswith("[4/4] ")
+    folders = sorted((tmp_path / "results").iterdir())
+    small_rate, large_rate = folders[::2], folders[1::2]
+    assert all(folder.name.endswith("_lr1000") for folder in large_rate)
+    assert [read_status(folder) for folder in small_rate] == ["finished"] * 2
+    assert [read_status(folder) for folder in large_rate] == ["diverged"] * 2
+    assert errors.startswith("2 of 4 runs failed:\n")
+    assert errors.count("exit status 3\n    train.py: ") == 2
+    for folder in small_rate:
+        config = json.loads((folder / "config.json").read_text())
+        assert config["threads"] == max(1, cores() // 2)
+
+    lost, kept = small_rate
+    before = (kept / "model.pt").stat().st_mtime_ns
+    shutil.rmtree(lost)
+    second = start(*grid)
+    out, errors = second.communicate(timeout=120)
+    assert second.returncode == 1
+    assert out.splitlines()[0].startswith("4 runs, 1 left to make; about ")
+    assert errors.count("diverged earlier; delete the folder to retry\n    train.py: ") == 2
+    assert read_status(lost) == "finished"
+    assert (kept / "model.pt").stat().st_mtime_ns == before
+    assert [(folder / "log.txt").read_text().count("--- ") for folder in folders] == [1] * 4
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_stopped_and_killed_goes_on(start: Callable, tmp_path: Path) -> None:
+    # Checkpoints are written only on being told to stop.
+    grid = ("--jobs", 2, "--seed", 1, 2, 3, "--epochs", 40, "--budget", 0.5, *CPU)
+    grid = (*grid, "--checkpoint-every", 1000)
+    folders = [
+        tmp_path / f"results/digits_SGD_standard_b0.5_s{seed}_epochs40" for seed in (1, 2, 3)
+    ]
+
+    def under_way(folder: Path) -> bool:
+        return read_status(folder) == "running" and epochs_made(folder) > 2
+
+    first = start(*grid)
+    wait_until(lambda: all(map(under_way, folders[:2])))
+    os.killpg(first.pid, signal.SIGINT)  # as a terminal does
+    out, errors = first.communicate(timeout=60)
+    assert first.returncode == 130
+    assert errors == "sweep.py: stopped by SIGINT; start the same command again to go on\n"
+    assert [read_status(folder) for folder in folders] == ["interrupted", "interrupted", None]
+    assert all(map(has_checkpoint, folders[:2]))
+    assert "stopping: " in out
+
+    second = start(*grid)
+    wait_until(lambda: all(map(under_way, folders[:2])))
+    second.kill()
+    wait_until(lambda: [read_status(folder) for folder in folders[:2]] == ["interrupted"] * 2)
+
+    third = start(*grid)
+    out, errors = third.communicate(timeout=240)
+    assert third.returncode == 0, errors
+    assert [read_status(folder) for folder in folders] == ["finished"] * 3
+    assert "[3/3] finished: " in out.splitlines()[-1]
+    for folder, starts in zip(folders, (3, 3, 1)):
+        log = (folder / "log.txt").read_text()
+        assert log.count("--- train.py ") == starts
+        assert log.count("going on after step") == starts - 1
+        assert log.count("accuracy after the last epoch") == 1
+
+
+# The examples
+
+#: The runs of each part of example_scripts.sh.
+PARTS = {"demo": 108, "cpu": 18, "published": 4}
+PARTS |= dict.fromkeys(("cifar10", "cifar100", "svhn", "mini-imagenet"), 288)
+
+
+def calls_of_example(folder: Path, *words: str) -> list[list[str]]:
+    """The arguments of each call of Python that example_scripts.sh makes."""
+    (folder / "example_scripts.sh").symlink_to(ROOT / "example_scripts.sh")
+    (folder / "setup.sh").write_text('PATH="$PWD/bin:$PATH"\n')
+    (folder / "bin").mkdir()
+    (folder / "bin/python").write_text('#!/bin/sh\necho "$@" >> calls\n')
+    (folder / "bin/python").chmod(0o755)
+    command = ["bash", str(folder / "example_scripts.sh"), *words]
+    subprocess.run(command, check=True, env={**os.environ, "DATA_DIR": "some/data"})
+    return [shlex.split(line) for line in (folder / "calls").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_an_example_makes_its_runs_and_their_table(
+    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweeping, plotting = calls_of_example(tmp_path, part, "--shard", "2/3")
+    assert plotting == ["-m", "plots", f"results/{part}"]
+    assert sweeping[0] == "sweep.py"
+    assert sweeping[-2:] == ["--shard", "2/3"]
+    monkeypatch.chdir(ROOT)
+    runs = runs_of(*sweeping[1:])
+    assert len(runs) == PARTS[part]
+    places = {(run.settings["results_dir"], run.settings["data_dir"]) for run in runs}
+    assert places == {(f"results/{part}", "some/data")}
+
+
+def test_a_dry_run_of_an_example_has_no_table(tmp_path: Path) -> None:
+    (only,) = calls_of_example(tmp_path, "demo", "--dry-run")
+    assert only[0] == "sweep.py"
+
+
+def test_the_examples_are_listed() -> None:
+    command = ["bash", str(ROOT / "example_scripts.sh")]
+    listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    for part, runs in PARTS.items():
+        assert f" {part}" in listed
+        assert f"{runs} runs" in listed or part == "published"
+    unknown = subprocess.run([*command, "dmeo"], capture_output=True, text=True)
+    assert unknown.returncode == 2
+    assert "dmeo" in unknown.stderr
+
+
+def test_the_published_grid_is_the_published_commands() -> None:
+    runs = runs_of("--grid", str(ROOT / "sweeping/published.toml"))
+    published = [vars(parse(shlex.split(command))[0]) for command in COMMANDS.values()]
+    assert [{**run.settings, "checkpoint_every": None} for run in runs] == [
+        {**settings, "checkpoint_every": None} for settings in published
+    ]

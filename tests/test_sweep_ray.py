@@ -1,0 +1,117 @@
+"""A sweep on a real Ray cluster of two nodes, on this machine, one of which is lost."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from test_command_line import CPU
+from test_durability import has_checkpoint, wait_until
+
+from watch import read_status
+
+ray = pytest.importorskip("ray")
+pytestmark = pytest.mark.slow
+
+ONE_CORE = dict(num_cpus=1, object_store_memory=100 * 2**20)
+SEEDS = (1, 2, 3, 4)
+GRID = ("--seed", *SEEDS, "--epochs", 40, "--budget", 0.5, *CPU)
+#: sweep.py, but for how often it is sent checkpoints: here as soon as they are written.
+SWEEP = """
+import sys, sweep, sweeping.ray_cluster
+sweeping.ray_cluster.POST_EVERY = 0
+sys.exit(sweep.main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator:
+    """One node with a core, which the sweep joins; nodes keep their files in `tmp_path`/nodes."""
+    from ray.cluster_utils import Cluster
+
+    (tmp_path / "nodes").mkdir()
+    with tempfile.TemporaryDirectory() as short:  # as the names of sockets have to be
+        monkeypatch.setenv("RAY_TMPDIR", short)
+        monkeypatch.setenv(
+            "RAY_worker_niceness", "0"
+        )  # with Ray's own, a busy machine starves runs
+        monkeypatch.setenv("TMPDIR", str(tmp_path / "nodes"))
+        monkeypatch.setenv("PYTHONPATH", str(ROOT))
+        cluster = Cluster(initialize_head=True, head_node_args=ONE_CORE)
+        yield cluster
+        cluster.shutdown()
+
+
+def start(cluster, tmp_path: Path) -> subprocess.Popen:
+    words = ("--ray", cluster.address, "--data-dir", "data", *GRID)
+    return subprocess.Popen(
+        [sys.executable, "-c", SWEEP, *map(str, words)],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def under_way(tmp_path: Path) -> list[Path]:
+    """The folders on nodes of the runs that are being made there."""
+    folders = (tmp_path / "nodes").glob("sweep-*/run")
+    return [folder for folder in folders if read_status(folder) == "running"]
+
+
+def test_a_sweep_survives_the_loss_of_a_node_and_being_stopped(cluster, tmp_path: Path) -> None:
+    folders = [tmp_path / f"results/digits_SGD_standard_b0.5_s{seed}_epochs40" for seed in SEEDS]
+    node = cluster.add_node(**ONE_CORE)
+    first = start(cluster, tmp_path)
+    try:
+        wait_until(lambda: sum(map(has_checkpoint, folders)) == 2, seconds=240)
+        assert len(under_way(tmp_path)) == 2  # as many as there are cores
+        cluster.remove_node(node, allow_graceful=False)
+        wait_until(lambda: len(under_way(tmp_path)) == 1)  # nobody goes on with the lost one
+        wait_until(lambda: any(read_status(folder) == "finished" for folder in folders), 240)
+        wait_until(lambda: len(under_way(tmp_path)) == 1, seconds=240)
+        first.send_signal(signal.SIGINT)
+        out, errors = first.communicate(timeout=60)
+    finally:
+        first.kill()
+    assert first.returncode == 130, errors
+    assert "lost with its node, starting again: " in out
+    assert "sweep.py: stopped by SIGINT" in errors
+    assert under_way(tmp_path) == []
+    finished = [folder for folder in folders if read_status(folder) == "finished"]
+    assert 1 <= len(finished) < 4
+    models = [(folder / "model.pt").stat().st_mtime_ns for folder in finished]
+
+    cluster.add_node(**ONE_CORE)
+    second = start(cluster, tmp_path)
+    try:
+        out, errors = second.communicate(timeout=240)
+    finally:
+        second.kill()
+    assert second.returncode == 0, errors
+    assert [read_status(folder) for folder in folders] == ["finished"] * 4
+    assert [(folder / "model.pt").stat().st_mtime_ns for folder in finished] == models
+    names = {"config.json", "curve.csv", "log.txt", "model.pt", "run.lock", "status"}
+    assert [{path.name for path in folder.iterdir()} for folder in folders] == [names] * 4
+    logs = [(folder / "log.txt").read_text() for folder in folders]
+    assert [log.count("accuracy after the last epoch") for log in logs] == [1] * 4
+    assert [log.count("epoch 40/40") for log in logs] == [1] * 4
+    assert sum("going on after step" in log for log in logs) >= 1
+
+
+def test_a_cluster_that_is_not_there() -> None:
+    outcome = subprocess.run(
+        [sys.executable, "sweep.py", "--ray", "127.0.0.1:9", "--seed", "1"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert outcome.returncode == 2
+    assert "sweep.py: --ray 127.0.0.1:9: cannot join that cluster" in outcome.stderr
