@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
-import socket
-import sys
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError, TaskCancelledError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import checkpoint
-from errors import Failed, UsageError
+from errors import Failed
 from record import RunFolder
 from watch import write_status
 
 from .process import LOG
+from .ray_connection import connect, warn_if_too_large
 from .remote import Files, Mailbox, make_run, read_files
 from .runs import Run
 
-ROOT = Path(__file__).resolve().parent.parent
 IN_FLIGHT = 256  # runs handed to Ray at once; each keeps a file open here, its folder's lock
 LOSSES = 5  # lost nodes after which a run counts as failed: it may be what brings them down
 POST_EVERY = 300.0  # seconds between a run's checkpoints that are brought here, of many megabytes
@@ -162,43 +157,3 @@ def put_in_place(folder: RunFolder, files: Files) -> None:
     for name in CHECKPOINTS:
         if name not in files:
             (folder.path / name).unlink(missing_ok=True)
-
-
-def connect(address: str) -> None:
-    """Join the cluster and send it this code, without what lies beside it."""
-    with tempfile.TemporaryDirectory(prefix="sweep-") as code:
-        for path in [*ROOT.glob("*.py"), *ROOT.glob("*/*.py")]:
-            copy = Path(code) / path.relative_to(ROOT)
-            copy.parent.mkdir(exist_ok=True)
-            shutil.copyfile(path, copy)
-        try:
-            try_to_reach(address)
-            ray.init(
-                address or None,
-                runtime_env={"working_dir": code},
-                log_to_driver=False,
-                logging_level="error",
-            )
-        except (OSError, ValueError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UsageError(
-                f"--ray {address}: cannot join that cluster ({reason}); give the address that "
-                "ray start printed"
-            ) from error
-
-
-def try_to_reach(address: str) -> None:
-    """An OSError if nobody listens there, which Ray takes minutes to find out."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if colon:
-        socket.create_connection((host, int(port)), timeout=10).close()
-
-
-def warn_if_too_large(cpus: float, gpus: float) -> None:
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if not any(node.get("CPU", 0) >= cpus and node.get("GPU", 0) >= gpus for node in nodes):
-        print(
-            f"note: no node has {cpus:g} cores and {gpus:g} GPUs free for a run, so runs wait for "
-            "one that does; lower --cpus-per-run or --gpus-per-run",
-            file=sys.stderr,
-        )

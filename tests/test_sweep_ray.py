@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import signal
 import subprocess
 import sys
@@ -61,8 +62,18 @@ def start(cluster, tmp_path: Path) -> subprocess.Popen:
 
 def under_way(tmp_path: Path) -> list[Path]:
     """The folders on nodes of the runs that are being made there."""
-    folders = (tmp_path / "nodes").glob("sweep-*/run")
-    return [folder for folder in folders if read_status(folder) == "running"]
+    return list(filter(is_locked, (tmp_path / "nodes").glob("sweep-*/run/run.lock")))
+
+
+def is_locked(path: Path) -> bool:
+    try:
+        with open(path) as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        pass  # the run has ended and its folder is gone
+    return False
 
 
 def test_a_sweep_survives_the_loss_of_a_node_and_being_stopped(cluster, tmp_path: Path) -> None:
