@@ -18,7 +18,15 @@ from settings import parse
 from .grid import Words
 
 #: What train.py's default name of a run says.
-IN_DEFAULT_NAME = ("dataset", "method", "augmentation", "budget", "seed")
+IN_DEFAULT_NAME = (
+    "dataset",
+    "method",
+    "augmentation",
+    "imbalance",
+    "label_noise",
+    "budget",
+    "seed",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +106,7 @@ def name_of(settings: Mapping) -> str:
     plain = flatten(defaults(*(settings[name] for name in ("dataset", "method", "augmentation"))))
     parts = [settings["experiment_name"]]
     for name, value in flatten(settings).items():
-        rounded = name == "budget" and value != float(f"{value:g}")
+        rounded = isinstance(value, float) and value != float(f"{value:g}")
         told = name in IN_DEFAULT_NAME and not rounded
         if value != plain[name] and name not in INCIDENTAL and not told:
             parts.append(name.replace("_", "-") + text_of(value))

@@ -175,6 +175,8 @@ OTHER = {
     "--augmentation": "ricap",
     "--dataset": "cifar10",
     "--validation": "100",
+    "--imbalance": "50",
+    "--label-noise": "0.2",
     "--model": "resnet18",
     "--budget": "0.333333333",
     "--epochs": "7",
@@ -233,6 +235,7 @@ def test_every_setting_changes_the_name(flag: str) -> None:
 
 def test_a_run_of_defaults_has_the_name_that_train_py_gives_it() -> None:
     words = ("--dataset", "cifar10", "--method", "dro", "--budget", "0.3", "--seed", "4")
+    words += ("--imbalance", "50", "--label-noise", "0.2")
     assert names_of(*words) == [parse(words)[0].experiment_name]
 
 
@@ -241,6 +244,14 @@ def test_a_name_does_not_depend_on_the_other_runs() -> None:
     many = names_of("--lr", "0.1", "0.2", "--seed", "1", "2", "--epochs", "50")
     assert few == ["digits_SGD_standard_b1_s1_lr0.2"]
     assert few[0] in many
+
+
+@pytest.mark.parametrize(
+    "flag, values",
+    [("--imbalance", "20 20.000001"), ("--label-noise", "0.2 0.20000001"), ("--lr", "1 1.0000001")],
+)
+def test_names_tell_nearly_equal_values_apart(flag: str, values: str) -> None:
+    assert len(set(names_of(flag, *values.split()))) == 2
 
 
 def test_names_tell_close_values_apart_and_are_plain() -> None:
@@ -649,7 +660,7 @@ def test_a_sweep_that_is_stopped_and_killed_goes_on(start: Callable, tmp_path: P
 # The examples
 
 #: The runs of each part of example_scripts.sh.
-PARTS = {"demo": 108, "cpu": 18, "published": 4}
+PARTS = {"demo": 108, "cpu": 18, "robustness": 33, "published": 4}
 PARTS |= dict.fromkeys(("cifar10", "cifar100", "svhn", "mini-imagenet"), 288)
 
 
