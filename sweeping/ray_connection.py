@@ -11,6 +11,7 @@ from pathlib import Path
 import ray
 
 from errors import UsageError
+from run import commit
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -26,7 +27,7 @@ def connect(address: str) -> None:
             try_to_reach(address)
             ray.init(
                 address or None,
-                runtime_env={"working_dir": code},
+                runtime_env={"working_dir": code, "env_vars": {"SOURCE_COMMIT": commit() or ""}},
                 log_to_driver=False,
                 logging_level="error",
             )

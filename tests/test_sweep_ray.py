@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from conftest import ROOT
 from test_command_line import CPU
 from test_durability import has_checkpoint, wait_until
 
+from run import commit
 from watch import read_status
 
 ray = pytest.importorskip("ray")
@@ -108,8 +110,11 @@ def test_a_sweep_survives_the_loss_of_a_node_and_being_stopped(cluster, tmp_path
     assert second.returncode == 0, errors
     assert [read_status(folder) for folder in folders] == ["finished"] * 4
     assert [(folder / "model.pt").stat().st_mtime_ns for folder in finished] == models
-    names = {"config.json", "curve.csv", "log.txt", "model.pt", "run.lock", "status"}
+    names = {"config.json", "curve.csv", "log.txt", "model.pt", "per_class.csv"}
+    names |= {"run.lock", "status"}
     assert [{path.name for path in folder.iterdir()} for folder in folders] == [names] * 4
+    configs = [json.loads((folder / "config.json").read_text()) for folder in folders]
+    assert [config["versions"]["commit"] for config in configs] == [commit()] * 4
     logs = [(folder / "log.txt").read_text() for folder in folders]
     assert [log.count("accuracy after the last epoch") for log in logs] == [1] * 4
     assert [log.count("epoch 40/40") for log in logs] == [1] * 4
