@@ -511,9 +511,9 @@ def test_a_run_goes_on_with_the_same_corruption(
     assert train_here(*words, "straight").returncode == 0
     finish_epoch = Trainer.finish_epoch
 
-    def finish_and_stop(self: Trainer) -> dict[str, float]:
+    def finish_and_stop(self: Trainer, evaluate: bool) -> dict[str, float]:
         os.kill(os.getpid(), signal.SIGTERM)
-        return finish_epoch(self)
+        return finish_epoch(self, evaluate)
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "finish_epoch", finish_and_stop)
