@@ -150,7 +150,10 @@ class HardnessWeightedSampler(BatchSampler):
         """`importance_weights` without its checks."""
         change = self.native(losses) - self.stale[self.native(index)]
         change *= self.beta * (1 - self.momentum)
-        return torch.as_tensor(change).exp_().clamp_(*clip)
+        # Clipped before the exponential, which can then not overflow.
+        low, high = (math.log(bound) if bound > 0 else -math.inf for bound in clip)
+        exp = torch.exp if self.tree is None else np.exp
+        return torch.as_tensor(exp(change.clip(low, high)))
 
     def native(self, tensor: Tensor) -> np.ndarray | Tensor:
         """On a CPU the tensor's memory as an array: NumPy is several times as quick on a batch."""
