@@ -19,7 +19,7 @@ sweep() {
 # Six methods, two augmentations, three budgets and three seeds on scikit-learn's digits.
 demo() {
     sweep demo --jobs 2 --method $METHODS --augmentation standard ricap --budget 0.2 0.5 1.0 \
-        --seed 1 2 3 --batch-size 64 --epochs 30 "$@"
+        --seed 1 2 3 --batch-size 64 --epochs 20 "$@"
 }
 
 # The six methods on all of CIFAR-10 with a narrow network: what two CPU cores do in two hours.

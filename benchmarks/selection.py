@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from flags import number
-from methods import METHODS, Batch, Method, Task
+from methods import METHODS, Batch, Method, SelectiveBackpropSelector, Task
 from methods.drawing import draw_without_replacement
 
 from .pipeline import machine
@@ -68,7 +68,7 @@ def measure_drawing(sizes: dict[int, int]) -> None:
 
 
 def kept_one_by_one(losses: list[float], history: deque[float], beta: float) -> list[bool]:
-    """What `SelectiveBackprop.kept` does, in a loop over images and past losses."""
+    """What `SelectiveBackpropSelector.kept` does, in a loop over images and past losses."""
     history.extend(losses)
     kept = []
     for loss in losses:
@@ -79,19 +79,18 @@ def kept_one_by_one(losses: list[float], history: deque[float], beta: float) -> 
 
 def measure_percentiles(repeats: int) -> None:
     """selective-backprop's coins for one scored batch, against a loop over its images."""
-    method = METHODS["selective-backprop"](make_task(IMAGES))
-    size = method.HISTORY
+    selector = SelectiveBackpropSelector(BATCH_SIZE, beta=1 / BUDGET - 1)
+    size = selector.HISTORY
     past, losses = torch.rand(size), torch.rand(BATCH_SIZE)
-    method.kept(past)
-    method.images_scored = size  # so that nothing is kept for want of losses to compare with
+    selector.kept(past)
     history, values = deque(past.tolist(), size), losses.tolist()
     ours, theirs, ratio = compare(
-        lambda: method.kept(losses),
-        lambda: kept_one_by_one(values, history, method.beta),
+        lambda: selector.kept(losses),
+        lambda: kept_one_by_one(values, history, selector.beta),
         repeats,
     )
     print(f"\npercentiles and coins of {BATCH_SIZE} losses among {size:,}: median ms\n")
-    print("| SelectiveBackprop.kept | plain Python | ratio |")
+    print("| SelectiveBackpropSelector.kept | plain Python | ratio |")
     print("|--:|--:|--:|")
     print(f"| {ours:.3f} | {theirs:.2f} | {ratio:.0f} |", flush=True)
 
