@@ -53,7 +53,7 @@ case "${1:-}" in
         cat <<LIST
 bash example_scripts.sh PART [OPTION ...], where PART is one of:
   demo           108 runs: six methods, two augmentations, three budgets, three seeds on
-                 scikit-learn's digits; a quarter of an hour on a CPU, no download
+                 scikit-learn's digits; ten minutes on two cores, no download
   cpu            18 runs: six methods, three seeds on CIFAR-10 with a narrow network, budget 0.2;
                  about two hours on a CPU
   robustness     33 runs: dro, SGD and unif-SGD, three seeds on long-tailed Fashion-MNIST, with and

@@ -55,7 +55,7 @@ def draw_against_budget(study: Study, column: str, label: str) -> Figure:
     for axis in axes[:, 0]:
         axis.set_ylabel(label)
     for axis in panels[-columns:]:
-        axis.set_xlabel("budget (% of all iterations)")
+        axis.set_xlabel("budget (% of all iterations), methods side by side")
         axis.tick_params(labelbottom=True)
     add_legend(figure, study.methods)
     add_title(figure, study.title, explain(study))
@@ -85,3 +85,7 @@ def draw_panel(axis: Axes, part: Study, study: Study, column: str) -> None:
         axis.errorbar(places, means, bars, elinewidth=0.7, **line_style(*look))
     axis.set_xticks(range(len(budgets)), [f"{100 * budget:g}" for budget in budgets])
     axis.set_xlim(-0.5, len(budgets) - 0.5)
+    # Bands, within which the methods of a budget stand side by side.
+    axis.grid(visible=False, axis="x")
+    for i in range(1, len(budgets), 2):
+        axis.axvspan(i - 0.5, i + 0.5, color="0.95", zorder=0)
