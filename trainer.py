@@ -223,7 +223,7 @@ class Trainer:
         return state
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on from a `state_dict` made on the same kind of device, as generators differ by kind."""
+        """Go on from a `state_dict` made on the same kind of device: generators differ by kind."""
         for name in self.PARTS:
             getattr(self, name).load_state_dict(state[name])
         for name in self.COUNTERS:
