@@ -41,6 +41,7 @@ COLUMNS = (
     "train_seconds",
     "eval_seconds",
 )
+TRAINING_SECONDS = ("select_seconds", "data_seconds", "train_seconds")  # all but evaluation
 CLASS_COLUMNS = ("class", "train_count", "test_count", "test_accuracy", "test_loss")
 ENDED = ("finished", "diverged", "unknown")  # runs that starting again does not continue
 LONGEST_NAME = 255  # bytes that file systems allow
@@ -90,12 +91,13 @@ class RunFolder:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Keep the status right while the run goes on and after it ends, in whatever way."""
-        write_status(self.path, "running")
-        # Its standard input is a pipe that closes when this process ends.
+        # Its standard input is a pipe that closes when this process ends. It is there before the
+        # status says `running`, so that no moment to die is left unwatched.
         command = [sys.executable, "-I", "-S", watch.__file__, str(self.path.resolve())]
         self.watch = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
         status = "failed"
         try:
+            write_status(self.path, "running")
             yield
             status = "finished"
         except Diverged:

@@ -223,8 +223,12 @@ def find_device(name: str) -> torch.device:
 
 def identity(settings: argparse.Namespace, task: Task) -> dict:
     """What a run computes: a checkpoint of another identity cannot go on as this one."""
-    shared = {name: value for name, value in vars(settings).items() if name not in INCIDENTAL}
-    return shared | {"num_images": task.num_images}
+    return consequential(vars(settings)) | {"num_images": task.num_images}
+
+
+def consequential(settings: Mapping) -> dict[str, object]:
+    """The settings that say what a run computes."""
+    return {name: value for name, value in settings.items() if name not in INCIDENTAL}
 
 
 def describe(settings: argparse.Namespace, trainer: Trainer) -> dict:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from errors import RunError
+from errors import exit_status_of
 
 
 def main(arguments: list[str]) -> int:
     """Make one run; the exit status is 0, or that of the error, which is told in one line."""
-    try:
+
+    def work() -> int:
         from run import run
         from settings import parse
 
@@ -17,16 +18,9 @@ def main(arguments: list[str]) -> int:
         for note in notes:
             print(f"note: {note}", file=sys.stderr)
         run(settings)
-    except RunError as error:
-        print(f"train.py: {error}", file=sys.stderr)
-        return error.exit_status
-    except KeyboardInterrupt:
-        print("train.py: stopped; start the same command again to go on", file=sys.stderr)
-        return 130
-    except OSError as error:
-        print(f"train.py: {error.filename or 'input/output'}: {error.strerror}", file=sys.stderr)
-        return 1
-    return 0
+        return 0
+
+    return exit_status_of("train.py", work)
 
 
 if __name__ == "__main__":

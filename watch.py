@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import fcntl
 import sys
+import time
 from pathlib import Path
+from typing import TextIO
 
 STATUS_BYTES = 12  # the longest status and a newline
+LOCK_TRIES = 20  # 0.05 s apart: the pipe may close before the lock does
 
 
 def read_status(folder: Path) -> str | None:
@@ -32,11 +35,21 @@ def main(folder: Path) -> None:
     sys.stdin.read()
     try:
         with open(folder / "run.lock") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if read_status(folder) == "running":
+            if locked(lock) and read_status(folder) == "running":
                 write_status(folder, "interrupted")
     except OSError:
-        pass  # the folder is gone, or another process goes on with the run
+        pass  # the folder is gone
+
+
+def locked(lock: TextIO) -> bool:
+    """Take the lock; False if another process goes on with the run."""
+    for _ in range(LOCK_TRIES):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(0.05)
+    return False
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ class HardnessWeightedSampler(BatchSampler):
     of the uniform distribution, (p + 1e-4 / N) / (1 + 1e-4), which differs by less than 1e-4 in
     total variation.
 
-    On a CPU a draw takes O(B log N) work in a `RaceTree`, and an image 13.2 bytes. On CUDA it is
+    On a CPU a draw takes O(B log N) work in a `RaceTree`, and an image 13.1 bytes. On CUDA it is
     one pass over all N probabilities, which takes the device microseconds and the host none, and
     an image takes 4 bytes.
 

@@ -20,7 +20,7 @@ from augmentations import AUGMENTATIONS
 from errors import UsageError
 from flags import options_of
 from methods import METHODS
-from run import INCIDENTAL
+from run import consequential
 
 from .runs import Run
 
@@ -36,10 +36,12 @@ def as_text(values: Mapping) -> str:
 def describe(run: Run) -> dict:
     """A run's place in the grid, a row of the table of runs."""
     settings = run.settings
-    shared = {key: value for key, value in settings.items() if key not in {*INCIDENTAL, "seed"}}
+    shared = consequential(settings)
     return {
         "folder": str(run.folder),
-        "others": as_text({key: value for key, value in shared.items() if key not in AXES}),
+        "others": as_text(
+            {key: value for key, value in shared.items() if key not in {*AXES, "seed"}}
+        ),
         "versions": as_text(run.versions),
         "num_images": run.num_images,
         **{key: settings[key] for key in ("dataset", "model", "epochs", "seed", "budget")},

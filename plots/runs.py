@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from errors import UsageError
+from record import TRAINING_SECONDS
 from watch import read_status
 
-TRAINING_SECONDS = ["select_seconds", "data_seconds", "train_seconds"]  # all but evaluation
 NEEDED = [
     "epoch",
     "test_accuracy",

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from record import TRAINING_SECONDS
+
 from .cells import arrange
 from .estimates import estimate
-from .runs import CLASS_COLUMNS, NEEDED, TRAINING_SECONDS, read_runs
+from .runs import CLASS_COLUMNS, NEEDED, read_runs
 from .style import in_order
 
 REFERENCE = "unif-SGD"  # that the others are compared with
@@ -90,7 +92,7 @@ def read_study(results: Path) -> Study:
     table, more = arrange(runs, results)
     numbers = [*NEEDED, *CLASS_COLUMNS]
     curves = pd.concat([runs[index].curve[numbers].assign(run=index) for index in table.index])
-    curves["seconds"] = curves[TRAINING_SECONDS].sum(axis=1)
+    curves["seconds"] = curves[list(TRAINING_SECONDS)].sum(axis=1)
     curves["images_processed"] = curves["images_scored"] + curves["images_trained"]
     curves = curves.merge(table, left_on="run", right_index=True)
     study = Study(curves[curves["epoch"] == curves["epochs"]], curves, [*notes, *more])

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from budget import subset_size
+from record import TRAINING_SECONDS
 from watch import read_status
 
 from .runs import Run
@@ -18,7 +19,6 @@ STARTING = 5.0  # seconds that a run takes to import PyTorch and to read its dat
 COMPARABLE = ("dataset", "model", "validation", "image_size", "device")  # or there is no telling
 SIMILAR = ("method", "augmentation", "batch_size")
 DAMAGES = (OSError, ValueError, KeyError, IndexError, TypeError, ZeroDivisionError)
-WORK = ("select_seconds", "data_seconds", "train_seconds")
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def read_finished(folder: Path) -> Finished:
     return Finished(
         config["settings"],
         config["num_images"],
-        sum(float(last[name]) for name in WORK) / images,
+        sum(float(last[name]) for name in TRAINING_SECONDS) / images,
         float(last["eval_seconds"]) / int(last["epoch"]),
     )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from errors import UsageError
 from record import RunFolder
-from run import INCIDENTAL
+from run import INCIDENTAL, consequential
 from settings import parse
 
 from .grid import Words
@@ -165,7 +165,3 @@ def other_settings(run: Run) -> list[str]:
         return differences(consequential(theirs), consequential(run.settings))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return ["config.json missing or damaged"]
-
-
-def consequential(settings: Mapping) -> dict[str, object]:
-    return {name: value for name, value in settings.items() if name not in INCIDENTAL}

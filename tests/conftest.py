@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -74,20 +75,25 @@ def train_commands(no_network: None) -> Callable[[Sequence[Sequence[object]]], l
 
 
 @pytest.fixture
-def train_here(
+def main_here(
     capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[Callable[..., Completed]]:
-    """`train.main` in this process, which saves the imports; from an empty folder, `tmp_path`."""
+    """A program's `main` in this process, which saves the imports; from an empty folder."""
     monkeypatch.chdir(tmp_path)
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     handlers = {number: signal.getsignal(number) for number in numbers}
 
-    def run(*arguments: object) -> Completed:
+    def run(main: Callable[[list[str]], int], *arguments: object) -> Completed:
         words = list(map(str, arguments))
         capsys.readouterr()
-        status = train.main(words)
+        status = main(words)
         return Completed(words, status, *capsys.readouterr())
 
     yield run
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def train_here(main_here: Callable[..., Completed]) -> Callable[..., Completed]:
+    return partial(main_here, train.main)

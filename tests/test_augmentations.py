@@ -14,6 +14,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from laws import FALSE_ALARM, assert_law
 from scipy import stats
 
 from augmentations import AUGMENTATIONS, RICAP, Augmentation, Mixup, RandAugment
@@ -22,7 +23,6 @@ from augmentations.randaugment import operations
 from data import Dataset
 from stream import Stream
 
-FALSE_ALARM = 1e-4  # probability that chance alone fails one comparison of frequencies
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -38,14 +38,6 @@ def painted(count: int, height: int, width: int) -> torch.Tensor:
 
 def noise(*shape: int, seed=0) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8))
-
-
-def assert_law(counts, probabilities) -> None:
-    """Chi-square test that counts of outcomes follow their probabilities."""
-    counts, probabilities = np.asarray(counts), np.asarray(probabilities)
-    expected = probabilities / probabilities.sum() * counts.sum()
-    assert expected.min() >= 5, "too few draws for the chi-square distribution"
-    assert stats.chisquare(counts, expected).pvalue > FALSE_ALARM
 
 
 def is_permutation(rows: torch.Tensor) -> bool:

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -41,23 +42,8 @@ from watch import read_status
 
 
 @pytest.fixture
-def sweep_here(
-    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[Callable[..., Completed]]:
-    """`sweep.main` in this process, which saves the imports; from an empty folder, `tmp_path`."""
-    monkeypatch.chdir(tmp_path)
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-    handlers = {number: signal.getsignal(number) for number in numbers}
-
-    def run(*arguments: object) -> Completed:
-        words = list(map(str, arguments))
-        capsys.readouterr()
-        status = sweep.main(words)
-        return Completed(words, status, *capsys.readouterr())
-
-    yield run
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+def sweep_here(main_here: Callable[..., Completed]) -> Callable[..., Completed]:
+    return partial(main_here, sweep.main)
 
 
 def runs_of(*words: str) -> list[Run]:
