@@ -1,13 +1,52 @@
-"""The budget in steps and the learning rate of each: pure functions of the settings."""
+"""The budget, in steps or in compute, and the learning rate: pure functions of the settings."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 
 from errors import UsageError
 
 LR_END = 1e-6  # of the linear schedule's last step (Li et al. 2020, "Budgeted Training")
+TRAINING_COST = 3  # an image's forward and backward pass, in forward passes
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How far a run has come, in optimizer steps or in the compute that these have cost.
+
+    Cost is counted in forward passes of one image: 1 for an image that is only scored,
+    TRAINING_COST for one that is trained on. A budget of compute is what plain SGD would spend on
+    its steps; a method that scores then makes fewer. A budget of steps leaves scoring out.
+    """
+
+    steps_per_epoch: int  # S
+    epochs: int  # E
+    batch_size: int  # B
+    of_compute: bool = False
+
+    @property
+    def steps(self) -> int:
+        """T, that plain SGD makes."""
+        return self.epochs * self.steps_per_epoch
+
+    @property
+    def total(self) -> int:
+        """What all of the run may spend."""
+        return self.steps * self.batch_size * TRAINING_COST
+
+    def spent(self, step: int, images_scored: int) -> int:
+        """What counts as spent after so many steps and scored images."""
+        return step * self.batch_size * TRAINING_COST + self.of_compute * images_scored
+
+    def epoch(self, spent: int) -> int:
+        """Budgeted epochs that are complete."""
+        return min(spent * self.epochs // self.total, self.epochs)
+
+    def position(self, spent: int) -> float:
+        """The steps that plain SGD would have made of it."""
+        return spent / (self.batch_size * TRAINING_COST)
 
 
 def subset_size(budget: float, num_images: int) -> int:
@@ -33,13 +72,14 @@ def steps_per_epoch(budget: float, num_images: int, batch_size: int) -> int:
     )
 
 
-def linear_rate(step: int, total: int, first: float) -> float:
+def linear_rate(step: float, total: int, first: float) -> float:
     """Learning rate of step 0..total-1, linear from `first` to LR_END (Li et al. 2020)."""
-    return first + (LR_END - first) * step / max(total - 1, 1)
+    last = max(total - 1, 1)
+    return first + (LR_END - first) * min(step, last) / last
 
 
 def step_rate(
-    step: int, per_epoch: int, first: float, milestones: Sequence[int], gamma: float
+    step: float, per_epoch: int, first: float, milestones: Sequence[int], gamma: float
 ) -> float:
     """Learning rate of a step, multiplied by gamma at each milestone (in budgeted epochs)."""
     return first * gamma ** sum(step >= milestone * per_epoch for milestone in milestones)

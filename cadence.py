@@ -19,15 +19,15 @@ class Cadence:
         self.text, self.count, self.unit = text, int(match[1]), match[2] or "epoch"
         self.last = time.monotonic()
 
-    def due(self, step: int, steps_per_epoch: int) -> bool:
-        """Whether to write a checkpoint after `step` optimizer steps."""
+    def due(self, step: int, epoch: int | None) -> bool:
+        """Whether to write a checkpoint after `step` optimizer steps, which end `epoch`, if any."""
         if self.unit == "minute":
             if time.monotonic() - self.last < 60 * self.count:
                 return False
             self.last = time.monotonic()
             return True
-        every = self.count * (steps_per_epoch if self.unit == "epoch" else 1)
-        return step % every == 0
+        made = step if self.unit == "step" else epoch
+        return made is not None and made % self.count == 0
 
     def __str__(self) -> str:
         return self.text

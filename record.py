@@ -35,6 +35,7 @@ COLUMNS = (
     "class_accuracy_p5",
     "images_scored",
     "images_trained",
+    "cost",
     "count_entropy",
     "select_seconds",
     "data_seconds",

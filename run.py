@@ -20,7 +20,7 @@ from tqdm import tqdm
 import checkpoint
 from augmentations import AUGMENTATIONS
 from board import Board
-from budget import linear_rate, step_rate, steps_per_epoch, subset_size
+from budget import Budget, linear_rate, step_rate, steps_per_epoch, subset_size
 from data import DATASETS, Dataset, hold_out, long_tailed, with_label_noise
 from errors import Interrupted, UsageError
 from methods import METHODS, Task, __version__
@@ -86,29 +86,32 @@ def train(
     signals: Signals,
 ) -> None:
     """Make the steps that are left, logging a row per epoch and writing checkpoints."""
-    per_epoch = trainer.task.steps_per_epoch
-    total = trainer.task.epochs * per_epoch
-    on_terminal = sys.stderr.isatty()
-    bar = tqdm(total=total, initial=trainer.step, unit="step", disable=not on_terminal)
+    epoch, on_terminal = trainer.epoch, sys.stderr.isatty()
+    done = int(trainer.position)
+    bar = tqdm(total=trainer.budget.steps, initial=done, unit="step", disable=not on_terminal)
     trainer.start()
     with bar:
-        while trainer.step < total:
+        while not trainer.finished:
             trainer.make_step(trainer.next_batch())
-            bar.update()
-            if trainer.step % per_epoch == 0:
-                evaluate = trainer.epoch % settings.eval_every == 0 or trainer.step == total
-                rows.append(trainer.finish_epoch(evaluate))
+            bar.update(int(trainer.position) - bar.n)
+            ended = trainer.epoch if trainer.epoch > epoch else None
+            if ended:
+                epoch = ended
+                rows.append(
+                    trainer.finish_epoch(epoch % settings.eval_every == 0 or trainer.finished)
+                )
                 folder.append_row(rows[-1])
                 report(rows[-1], trainer.task.epochs, bar if on_terminal else None)
-            due = settings.checkpoint_every.due(trainer.step, per_epoch)
-            if trainer.step < total and (due or signals.checkpoint or signals.stop):
+            due = settings.checkpoint_every.due(trainer.step, ended)
+            if not trainer.finished and (due or signals.checkpoint or signals.stop):
                 state = trainer.state_dict() | {"rows": rows}
                 checkpoint.save(folder, identity(settings, trainer.task), state)
                 signals.checkpoint = False
                 trainer.start()
                 if signals.stop:
                     raise Interrupted(
-                        f"stopped by {signals.stop.name} after step {trainer.step} of {total}; "
+                        f"stopped by {signals.stop.name} after step {trainer.step}, "
+                        f"{trainer.spent / trainer.budget.total:.0%} of the budget; "
                         "start the same command again to go on",
                         signals.stop,
                     )
@@ -152,6 +155,8 @@ def build(settings: argparse.Namespace, dataset: Dataset, device: torch.device) 
     per_epoch = steps_per_epoch(settings.budget, n, settings.batch_size)
     method_seed = np.random.SeedSequence([settings.seed, METHOD_SEED]).generate_state(1)
     task = Task(
+        dataset=settings.dataset,
+        labels=dataset.train_labels,
         num_images=n,
         num_classes=len(dataset.classes),
         batch_size=settings.batch_size,
@@ -179,6 +184,7 @@ def build(settings: argparse.Namespace, dataset: Dataset, device: torch.device) 
         METHODS[settings.method](task, **settings.method_options),
         Stream(dataset, augmentation, device, settings.seed),
         dataset,
+        Budget(per_epoch, settings.epochs, settings.batch_size, settings.compute_budget),
         rate,
         settings.momentum,
         settings.weight_decay,

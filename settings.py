@@ -115,6 +115,12 @@ def add_optimizer_flags(parser: Parser) -> None:
         help="iterations per epoch, as a share of a full pass, in (0, 1]",
     )
     group.add_argument(
+        "--compute-budget",
+        action="store_true",
+        help="count the budget in compute, not in steps: images that are only scored are paid for "
+        "too, 1 each where one trained on costs 3, so a method that scores makes fewer steps",
+    )
+    group.add_argument(
         "--epochs",
         type=number(int, low=1, high=1_000_000),
         metavar="N",
@@ -206,8 +212,8 @@ def add_run_flags(parser: Parser) -> None:
         "--experiment-name",
         metavar="NAME",
         help="the run's folder in RESULTS_DIR; default "
-        "DATASET_METHOD_AUGMENTATION_bBUDGET_sSEED, with _imbalanceRATIO and _noiseSHARE before "
-        "_b where these are given",
+        "DATASET_METHOD_AUGMENTATION_bBUDGET_sSEED, with _imbalanceRATIO, _noiseSHARE and _compute "
+        "before _b where these are given",
     )
     group.add_argument(
         "--overwrite", action="store_true", help="replace a finished run of that name"
@@ -293,9 +299,10 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     if settings.experiment_name is None:
         imbalance = f"_imbalance{settings.imbalance:g}" if settings.imbalance else ""
         noise = f"_noise{settings.label_noise:g}" if settings.label_noise else ""
+        compute = "_compute" if settings.compute_budget else ""
         settings.experiment_name = (
             f"{settings.dataset}_{settings.method}_{settings.augmentation}{imbalance}{noise}"
-            f"_b{settings.budget:g}_s{settings.seed}"
+            f"{compute}_b{settings.budget:g}_s{settings.seed}"
         )
     return settings, notes
 

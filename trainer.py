@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from budget import TRAINING_COST, Budget
 from clock import Clock
 from data import Dataset
 from errors import Diverged
@@ -61,12 +62,13 @@ class Trainer:
         method: where to spend the budget.
         stream: makes augmented batches of the indices that the method draws.
         dataset: its test part is evaluated, class by class.
+        budget: when an epoch ends.
         rate: learning rate of a step, counted from 0.
         momentum, weight_decay: of SGD.
     """
 
     PARTS = ("model", "optimizer", "method", "stream", "clock")
-    COUNTERS = ("step", "uses", "tally", "first_bad_step")
+    COUNTERS = ("step", "logged_step", "images_scored", "uses", "tally", "first_bad_step")
 
     def __init__(
         self,
@@ -74,11 +76,13 @@ class Trainer:
         method: Method,
         stream: Stream,
         dataset: Dataset,
-        rate: Callable[[int], float],
+        budget: Budget,
+        rate: Callable[[float], float],
         momentum: float,
         weight_decay: float,
     ):
-        self.model, self.method, self.stream, self.rate = model, method, stream, rate
+        self.model, self.method, self.stream = model, method, stream
+        self.budget, self.rate = budget, rate
         self.task = method.task
         device = self.task.device
         self.optimizer = torch.optim.SGD(
@@ -91,15 +95,31 @@ class Trainer:
         self.test_counts = np.bincount(dataset.test_labels, minlength=len(self.classes))
         self.evaluation: Evaluation | None = None  # at the end of the last epoch
         self.step = 0  # optimizer steps made
+        self.logged_step = 0  # the last one of the epoch before
+        self.images_scored = 0  # images forwarded only to choose among them
         self.uses = torch.zeros(self.task.num_images, device=device)  # trainings on each image
         self.tally = torch.zeros(2, dtype=torch.float64, device=device)  # losses, hits of an epoch
         self.first_bad_step = torch.full((), -1, device=device)  # whose loss was not finite
         self.clock = Clock(device)
 
     @property
+    def spent(self) -> int:
+        """What counts as spent so far, of `budget.total`."""
+        return self.budget.spent(self.step, self.images_scored)
+
+    @property
+    def position(self) -> float:
+        """The steps that plain SGD would have made for what is spent."""
+        return self.budget.position(self.spent)
+
+    @property
     def epoch(self) -> int:
         """Budgeted epochs that are complete."""
-        return self.step // self.task.steps_per_epoch
+        return self.budget.epoch(self.spent)
+
+    @property
+    def finished(self) -> bool:
+        return self.epoch == self.budget.epochs
 
     def start(self) -> None:
         """Get ready for steps; time spent before this is nobody's."""
@@ -110,19 +130,28 @@ class Trainer:
         """The next B images to step on, however many candidates that takes."""
         while True:
             if self.stream.exhausted:
-                self.stream.refill(self.method.draw(self.step))
+                self.stream.refill(self.method.draw(self.spent / self.budget.total))
                 self.clock.lap("select")
             candidates = self.stream.next()
             self.clock.lap("data")
-            batch = self.method.choose(candidates, self.model)
+            batch = self.method.choose(candidates, self.score)
             self.clock.lap("select")
             if batch is not None:
                 return batch
 
+    @torch.no_grad()
+    def score(self, batch: Batch) -> Tensor:
+        """Logits [b, C] of candidates in eval mode, without gradient; counted as scored."""
+        self.images_scored += len(batch)
+        self.model.eval()
+        logits = self.model(batch.images)
+        self.model.train()
+        return logits
+
     def make_step(self, batch: Batch) -> None:
         """One optimizer step on a batch of B images."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate(self.step)
+            group["lr"] = self.rate(self.position)
         logits = self.model(batch.images)
         losses = batch.losses(logits)
         self.clock.lap("train")
@@ -160,19 +189,22 @@ class Trainer:
             self.clock.lap("eval")
             if not math.isfinite(self.evaluation.loss):
                 raise Diverged(f"the test loss is NaN or infinite after step {self.step}; {kept}")
-        images = self.task.steps_per_epoch * self.task.batch_size
+        images = (self.step - self.logged_step) * self.task.batch_size
+        self.logged_step = self.step
+        images_trained = self.step * self.task.batch_size
         train_loss, hits = self.tally.tolist()
         self.tally.zero_()
         share = self.uses.double() / self.uses.sum()
         return dict(
             epoch=self.epoch,
             step=self.step,
-            lr=self.rate(self.step - 1),
+            lr=self.optimizer.param_groups[0]["lr"],
             train_loss=train_loss / images,
             train_accuracy=100 * hits / images,
             **results,
-            images_scored=self.method.images_scored,
-            images_trained=self.step * self.task.batch_size,
+            images_scored=self.images_scored,
+            images_trained=images_trained,
+            cost=self.images_scored + TRAINING_COST * images_trained,
             count_entropy=-float(torch.special.xlogy(share, share).sum()),
             select_seconds=self.clock.seconds("select"),
             data_seconds=self.clock.seconds("data"),

@@ -38,6 +38,8 @@ def compare(ours: Callable, theirs: Callable, repeats: int) -> tuple[float, floa
 def make_task(num_images: int) -> Task:
     subset_size = int(BUDGET * num_images)
     return Task(
+        dataset="none",
+        labels=np.zeros(num_images, dtype=np.int64),
         num_images=num_images,
         num_classes=CLASSES,
         batch_size=BATCH_SIZE,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +16,8 @@ from .batch import Batch
 class Task:
     """What a method may know of the run that it serves."""
 
+    dataset: str  # its name
+    labels: np.ndarray  # int64 [N], class of each training image
     num_images: int  # N, size of the training set
     num_classes: int  # C
     batch_size: int  # B, images per optimizer step
@@ -48,18 +52,22 @@ class Method(nn.Module):
         super().__init__()
         self.task = task
         self.rng = torch.Generator(task.device).manual_seed(task.seed)
-        self.images_scored = 0  # images forwarded only to choose among them
 
-    def draw(self, step: int) -> Tensor:
+    def draw(self, progress: float) -> Tensor:
         """Indices of the next candidate batches, in order: int64 [k, b], any k >= 1.
 
-        `step` counts the optimizer steps made so far. The k batches must not depend on what
-        the first of them will teach. Here: one full pass in a fresh order.
+        `progress` in [0, 1) is the share of the run's budget that is spent. The k batches must
+        not depend on what the first of them will teach. b is B or a multiple of it. Here: one
+        full pass in a fresh order.
         """
         return self.in_batches(self.permutation(self.task.num_images))
 
-    def choose(self, batch: Batch, model: nn.Module) -> Batch | None:
-        """The batch to step on (exactly B rows), or None to be handed more candidates."""
+    def choose(self, batch: Batch, score: Callable[[Batch], Tensor]) -> Batch | None:
+        """The batch to step on (exactly B rows), or None to be handed more candidates.
+
+        `score` gives the logits [b, C] of candidates as the network is now, in eval mode and
+        without gradient, and counts what that costs.
+        """
         return batch
 
     def reweigh(self, batch: Batch, losses: Tensor) -> Tensor | None:
@@ -68,15 +76,6 @@ class Method(nn.Module):
 
     def observe(self, batch: Batch, logits: Tensor, losses: Tensor) -> None:
         """Learn from the step just made: its batch, logits [B, C] and losses [B]."""
-
-    @torch.no_grad()
-    def score(self, batch: Batch, model: nn.Module) -> Tensor:
-        """Logits [b, C] of candidates in eval mode, without gradient; counted as scored."""
-        self.images_scored += len(batch)
-        model.eval()
-        logits = model(batch.images)
-        model.train()
-        return logits
 
     def permutation(self, n: int) -> Tensor:
         return torch.randperm(n, generator=self.rng, device=self.task.device)
@@ -87,8 +86,7 @@ class Method(nn.Module):
         return index[: len(index) // size * size].view(-1, size)
 
     def get_extra_state(self) -> dict:
-        return {"rng": self.rng.get_state(), "images_scored": self.images_scored}
+        return {"rng": self.rng.get_state()}
 
     def set_extra_state(self, state: dict) -> None:
         self.rng.set_state(state["rng"].cpu())
-        self.images_scored = state["images_scored"]

@@ -241,7 +241,7 @@ class HardnessWeighted(Method):
             generator=self.rng,
         )
 
-    def draw(self, step: int) -> Tensor:
+    def draw(self, progress: float) -> Tensor:
         return self.sampler.draw()[None]
 
     def reweigh(self, batch: Batch, losses: Tensor) -> Tensor | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .base import Method, Task
 from .batch import Batch
@@ -130,7 +131,7 @@ class SelectiveBackprop(Method):
             generator=self.rng,
         )
 
-    def choose(self, batch: Batch, model: nn.Module) -> Batch | None:
-        self.selector.keep(batch.losses(self.score(batch, model)), *vars(batch).values())
+    def choose(self, batch: Batch, score: Callable[[Batch], Tensor]) -> Batch | None:
+        self.selector.keep(batch.losses(score(batch)), *vars(batch).values())
         ready = self.selector.take()
         return None if ready is None else Batch(*ready)

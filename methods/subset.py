@@ -17,7 +17,7 @@ from .sampler import BatchSampler
 class UnifSGD(Method):
     """unif-SGD: a fresh uniform subset of floor(b * N) images every epoch (Arazo et al. 2021)."""
 
-    def draw(self, step: int) -> Tensor:
+    def draw(self, progress: float) -> Tensor:
         return self.in_batches(self.permutation(self.task.num_images)[: self.task.subset_size])
 
 
@@ -153,9 +153,9 @@ class PSGD(UnifSGD):
             generator=self.rng,
         )
 
-    def draw(self, step: int) -> Tensor:
-        warm = step >= self.warmup_epochs * self.task.steps_per_epoch
-        return self.sampler.draw() if warm else super().draw(step)
+    def draw(self, progress: float) -> Tensor:
+        warm = progress >= self.warmup_epochs / self.task.epochs
+        return self.sampler.draw() if warm else super().draw(progress)
 
     def observe(self, batch: Batch, logits: Tensor, losses: Tensor) -> None:
         probability = logits.float().softmax(1).gather(1, batch.labels[:, None]).squeeze(1)

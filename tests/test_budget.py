@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from budget import LR_END, linear_rate, step_rate, steps_per_epoch, subset_size
+from budget import LR_END, Budget, linear_rate, step_rate, steps_per_epoch, subset_size
 from errors import UsageError
 
 
@@ -96,6 +96,33 @@ def test_linear_rate_goes_from_first_to_end(total):
     assert rates[-1] == pytest.approx(1e-6, rel=1e-9)
     formula = [0.1 + (1e-6 - 0.1) * step / (total - 1) for step in range(total)]
     assert rates == pytest.approx(formula, rel=1e-9)
+
+
+@pytest.mark.parametrize("of_compute", [False, True])
+def test_a_budget_without_scoring_is_one_of_steps(of_compute):
+    budget = Budget(steps_per_epoch=7, epochs=11, batch_size=3, of_compute=of_compute)
+    for step in range(7 * 11 + 1):
+        spent = budget.spent(step, images_scored=0)
+        assert budget.position(spent) == step
+        assert budget.epoch(spent) == step // 7
+        assert spent / budget.total == step / 77
+
+
+def test_scored_images_are_paid_for_with_compute_alone():
+    """Ten candidates for each image of a step: 13 instead of 3 for each."""
+    compute = Budget(steps_per_epoch=13, epochs=3, batch_size=4, of_compute=True)
+    for step in range(12):
+        spent = compute.spent(step, images_scored=40 * step)
+        assert spent == 52 * step
+        assert compute.position(spent) == pytest.approx(step * 13 / 3)
+        assert compute.epoch(spent) == min(step // 3, 3)
+    steps = Budget(steps_per_epoch=13, epochs=3, batch_size=4)
+    assert steps.spent(5, images_scored=200) == 60
+
+
+def test_linear_rate_beyond_the_last_step_is_that_of_the_last():
+    assert linear_rate(9.5, 10, 0.1) == linear_rate(9, 10, 0.1)
+    assert linear_rate(8.5, 10, 0.1) > linear_rate(9, 10, 0.1)
 
 
 def test_linear_rate_of_a_single_step():

@@ -1032,6 +1032,7 @@ def test_the_help_has_every_group(capsys: pytest.CaptureFixture) -> None:
 #: Flags that by default do nothing at all.
 WITHOUT_DEFAULT = {"--num-classes", "--validation", "--imbalance", "--label-noise"}
 SWITCHES = {
+    "--compute-budget",
     "--overwrite",
     "--no-resume",
     "--tensorboard",

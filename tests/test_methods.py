@@ -22,7 +22,7 @@ from scipy import stats
 from torch import nn
 
 from augmentations import AUGMENTATIONS
-from budget import steps_per_epoch, subset_size
+from budget import Budget, steps_per_epoch, subset_size
 from data import Dataset
 from methods import METHODS, Batch, Method, Task
 from methods.drawing import draw_without_replacement
@@ -41,6 +41,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def make_task(num_images=64, batch_size=8, budget=0.5, num_classes=4, epochs=2, seed=0) -> Task:
     return Task(
+        dataset="noise",
+        labels=np.arange(num_images) % num_classes,
         num_images=num_images,
         num_classes=num_classes,
         batch_size=batch_size,
@@ -81,14 +83,31 @@ def make_batch(index, labels, images=None, num_classes=4) -> Batch:
 
 
 def make_trainer(
-    method: Method, dataset: Dataset, augmentation="standard", rate=lambda step: 0.05
+    method: Method,
+    dataset: Dataset,
+    augmentation="standard",
+    rate=lambda step: 0.05,
+    of_compute=False,
 ) -> Trainer:
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Flatten(), nn.Linear(dataset.train_images[0].size, len(dataset.classes))
     )
     stream = Stream(dataset, AUGMENTATIONS[augmentation](), CPU, seed=0)
-    return Trainer(model, method, stream, dataset, rate, momentum=0.9, weight_decay=1e-4)
+    task = method.task
+    budget = Budget(task.steps_per_epoch, task.epochs, task.batch_size, of_compute)
+    return Trainer(model, method, stream, dataset, budget, rate, momentum=0.9, weight_decay=1e-4)
+
+
+class Scores:
+    """Gives the images themselves as logits, and counts them."""
+
+    def __init__(self):
+        self.images_scored = 0
+
+    def __call__(self, batch: Batch) -> torch.Tensor:
+        self.images_scored += len(batch)
+        return batch.images.flatten(1)
 
 
 class Pass(nn.Module):
@@ -111,9 +130,9 @@ def saved_and_loaded(state: dict) -> dict:
     return torch.load(file, weights_only=True)
 
 
-def draws_of(method: Method, draws: int, step=0) -> np.ndarray:
+def draws_of(method: Method, draws: int, progress=0.0) -> np.ndarray:
     """Indices [draws, k] of that many calls of `draw`, with nothing learnt in between."""
-    return np.stack([method.draw(step).reshape(-1).numpy() for _ in range(draws)])
+    return np.stack([method.draw(progress).reshape(-1).numpy() for _ in range(draws)])
 
 
 # --- The batch ---
@@ -199,7 +218,7 @@ def test_drawing_all_gives_a_permutation(weights):
 def test_sgd_makes_full_passes():
     """Each pass is a permutation in a fresh order; its ragged end is dropped."""
     method = Method(make_task(num_images=43, batch_size=8))
-    passes = [method.draw(step) for step in range(0, 20, 5)]
+    passes = [method.draw(step / 20) for step in range(0, 20, 5)]
     for batches in passes:
         assert batches.shape == (5, 8)
         assert batches.dtype == torch.int64
@@ -230,7 +249,7 @@ def test_sgd_passes_go_on_across_epochs():
 def test_unif_sgd_draws_a_fresh_subset(budget):
     task = make_task(num_images=64, batch_size=4, budget=budget)
     method = UnifSGD(task)
-    subsets = [method.draw(step) for step in range(0, 30, 3)]
+    subsets = [method.draw(step / 30) for step in range(0, 30, 3)]
     for batches in subsets:
         assert batches.shape == (task.steps_per_epoch, 4)
         assert len(batches.unique()) == batches.numel()
@@ -361,12 +380,12 @@ def test_ragged_end_of_a_weighted_draw_is_dropped_at_random():
 
 @pytest.mark.parametrize("method_class", [PSGD, CSGD])
 def test_warmup_draws_uniformly(method_class):
-    method = skewed(method_class, smoothing=0, warmup_epochs=2)
-    assert method.task.steps_per_epoch == 3
+    method = skewed(method_class, smoothing=0, warmup_epochs=1)
+    assert method.task.epochs == 2
     uniform = np.full(24, 12 / 24)
-    for step in (0, 3, 5):  # of the first two epochs
-        assert_inclusion(draws_of(method, 1000, step), uniform)
-    after = draws_of(method, 1000, step=6)
+    for progress in (0, 0.25, 0.49):
+        assert_inclusion(draws_of(method, 1000, progress), uniform)
+    after = draws_of(method, 1000, progress=0.5)
     assert_inclusion(after, numpy_inclusion(method.sampler.weights(), 12, 3000), draws_behind=3000)
 
 
@@ -387,7 +406,7 @@ def candidates(random: np.random.Generator, size: int, start: int) -> Batch:
 def test_selective_backprop_follows_a_plain_reference(size, beta):
     """Percentile, coin and queue, one image after the other, on lists."""
     method = SelectiveBackprop(make_task(num_images=5000, batch_size=16), sb_beta=beta)
-    model, random = Pass().train(), np.random.default_rng(0)
+    score, random = Scores(), np.random.default_rng(0)
     history, queue, scored = deque(maxlen=1024), deque(), 0
     steps = 0
     for turn in range(2400 // size):
@@ -401,8 +420,8 @@ def test_selective_backprop_follows_a_plain_reference(size, beta):
             if scored < 1024 or coin < percentile**beta:
                 queue.append({name: column[row] for name, column in vars(batch).items()})
 
-        stepped = method.choose(batch, model)
-        assert method.images_scored == scored
+        stepped = method.choose(batch, score)
+        assert score.images_scored == scored
         if len(queue) < 16:
             assert stepped is None
             continue
@@ -485,21 +504,21 @@ def test_beta_zero_keeps_everything(options):
 def test_everything_is_kept_until_the_history_is_full():
     """From the batch that completes 1,024 losses on, percentiles decide."""
     method = SelectiveBackprop(make_task(num_images=2000, batch_size=100), sb_beta=1000.0)
-    model, random = Pass(), np.random.default_rng(0)
+    score, random = Scores(), np.random.default_rng(0)
     for turn in range(10):
-        stepped = method.choose(candidates(random, 100, start=100 * turn), model)
+        stepped = method.choose(candidates(random, 100, start=100 * turn), score)
         assert stepped.index.tolist() == list(range(100 * turn, 100 * turn + 100))
-    assert method.images_scored == 1000
-    assert method.choose(candidates(random, 24, start=1000), model) is None
+    assert score.images_scored == 1000
+    assert method.choose(candidates(random, 24, start=1000), score) is None
     assert len(method.selector.queue[0]) < 24
 
 
 def test_queue_keeps_order_and_leftovers():
     """Candidate batches of 6 make steps of 8; none is lost, none comes twice."""
     method = SelectiveBackprop(make_task())
-    model, random = Pass(), np.random.default_rng(0)
+    random = np.random.default_rng(0)
     batches = [candidates(random, 6, start=6 * turn) for turn in range(9)]
-    stepped = [method.choose(batch, model) for batch in batches]
+    stepped = [method.choose(batch, Scores()) for batch in batches]
     # Gathered: 6, 12, 10, 8, 6, 12, 10, 8, 6. At 8 or more a step is due.
     assert [batch is not None for batch in stepped] == [False, True, True, True] * 2 + [False]
     stepped = [batch for batch in stepped if batch is not None]
@@ -521,8 +540,8 @@ def test_mixed_images_keep_their_targets_in_the_queue(augmentation):
     stream = Stream(dataset, AUGMENTATIONS[augmentation](), CPU, seed=0)
     stream.refill(torch.arange(60).view(10, 6))
     batches = [stream.next() for _ in range(10)]
-    model = make_trainer(method, dataset).model
-    stepped = [method.choose(batch, model) for batch in batches]
+    score = make_trainer(method, dataset).score
+    stepped = [method.choose(batch, score) for batch in batches]
     stepped = [batch for batch in stepped if batch is not None]
     assert len(stepped) >= 5
     for name in ("images", "targets", "labels", "index"):
@@ -534,27 +553,27 @@ def test_mixed_images_keep_their_targets_in_the_queue(augmentation):
 
 def test_scoring_leaves_no_trace_in_the_model():
     """In eval mode, without gradient, counted, and back in train mode."""
-    method, model = SelectiveBackprop(make_task()), Pass().train()
-    stepped = method.choose(candidates(np.random.default_rng(0), 30, start=0), model)
+    trainer = make_trainer(SelectiveBackprop(make_task()), make_dataset())
+    trainer.model = model = Pass().train()
+    logits = trainer.score(candidates(np.random.default_rng(0), 30, start=0))
     assert model.calls == [(False, False, 30)]
     assert model.training
-    assert method.images_scored == 30
-    assert not stepped.images.requires_grad
+    assert trainer.images_scored == 30
+    assert not logits.requires_grad
 
-    normed = nn.Sequential(nn.BatchNorm2d(2), nn.Dropout(), nn.Flatten()).train()
+    trainer.model = normed = nn.Sequential(nn.BatchNorm2d(2), nn.Dropout(), nn.Flatten()).train()
     before = copy.deepcopy(normed.state_dict())
-    method.choose(candidates(np.random.default_rng(0), 30, start=0), normed)
+    trainer.score(candidates(np.random.default_rng(0), 30, start=0))
     assert all(torch.equal(before[name], value) for name, value in normed.state_dict().items())
     assert all(module.training for module in normed.modules())
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "selective-backprop"])
 def test_other_methods_score_nothing(name):
-    method, model = METHODS[name](make_task()), Pass()
+    method, score = METHODS[name](make_task()), Scores()
     batch = candidates(np.random.default_rng(0), 8, start=0)
-    assert method.choose(batch, model) is batch
-    assert model.calls == []
-    assert method.images_scored == 0
+    assert method.choose(batch, score) is batch
+    assert score.images_scored == 0
 
 
 # --- dro ---
@@ -722,10 +741,11 @@ def journal(method: Method, steps: int, dataset: Dataset, first=0) -> list[torch
     images, answers, step = torch.from_numpy(dataset.train_images).float() / 64, [], first
     labels = torch.from_numpy(dataset.train_labels)
     while step < first + steps:
-        block = method.draw(step)
+        block = method.draw(step / 100)
         answers.append(block)
         for index in block:
-            batch = method.choose(make_batch(index, labels[index], images[index]), model)
+            candidates = make_batch(index, labels[index], images[index])
+            batch = method.choose(candidates, lambda batch: model(batch.images).detach())
             if batch is None:
                 continue
             logits = model(batch.images).detach()
@@ -751,15 +771,12 @@ def test_a_loaded_method_goes_on_alike(name):
     fresh.load_state_dict(state)
 
     if name == "selective-backprop":
-        assert fresh.images_scored > 1024
         assert 0 < len(fresh.selector.queue[0]) < 32
         assert torch.equal(fresh.selector.queue[0], method.selector.queue[0])
-    assert fresh.images_scored == method.images_scored
     expected = journal(method, 20, dataset, first=50)
     resumed = journal(fresh, 20, dataset, first=50)
     assert len(resumed) == len(expected) > 20
     assert all(map(torch.equal, resumed, expected))
-    assert method.images_scored == fresh.images_scored
     assert not torch.equal(journal(unloaded, 1, dataset, first=50)[0], expected[0])
 
 
@@ -770,16 +787,12 @@ def test_a_queue_is_saved_without_the_storage_behind_it():
     for turn in range(7):
         batch = candidates(random, 65, start=65 * turn)
         images = batch.images.repeat(1, 1, 30, 30)
-        method.choose(Batch(images, batch.targets, batch.labels, batch.index), MeanPool())
+        wide = Batch(images, batch.targets, batch.labels, batch.index)
+        method.choose(wide, lambda batch: batch.images.mean((2, 3)))
     assert len(method.selector.queue[0]) == 7
     file = io.BytesIO()
     torch.save(method.state_dict(), file)
     assert file.tell() < 7 * 2 * 900 * 4 + 20_000
-
-
-class MeanPool(nn.Module):
-    def forward(self, images):
-        return images.mean((2, 3))
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -797,7 +810,7 @@ def test_draws_leave_the_global_generator_alone(name):
     method = METHODS[name](make_task())
     before = torch.get_rng_state()
     method.draw(0)
-    method.choose(candidates(np.random.default_rng(0), 8, start=0), Pass())
+    method.choose(candidates(np.random.default_rng(0), 8, start=0), Scores())
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -864,6 +877,38 @@ def test_every_method_makes_its_steps(name, budget):
     np.testing.assert_array_equal(trainer.uses, counts)
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_spends_its_compute(name):
+    """Scored images cost 1, trained ones 3; a run ends with the first step that reaches its end."""
+    task = make_task(num_images=500, batch_size=60, budget=0.5, epochs=20)
+    trainer = make_trainer(
+        METHODS[name](task),
+        make_dataset(num_images=500),
+        rate=lambda position: 1e-4 * position,
+        of_compute=True,
+    )
+    trainer.start()
+    total, costs, rates, rows = 20 * 4 * 60 * 3, [0], [], []
+    while not trainer.finished:
+        batch = trainer.next_batch()
+        rates.append((trainer.images_scored + 3 * 60 * trainer.step) / (3 * 60))
+        trainer.make_step(batch)
+        assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(1e-4 * rates[-1])
+        costs.append(trainer.images_scored + 3 * 60 * trainer.step)
+        if trainer.epoch > (rows[-1]["epoch"] if rows else 0):
+            rows.append(trainer.finish_epoch())
+            assert costs[-2] < rows[-1]["epoch"] * total // 20 <= costs[-1] == rows[-1]["cost"]
+    assert costs[-2] < total <= costs[-1]
+    assert [row["epoch"] for row in rows] == list(range(1, 21))
+    if trainer.images_scored:
+        assert trainer.step < 80
+    else:
+        assert rates == list(range(80))
+    lengths = np.diff([0] + [row["step"] for row in rows])
+    assert lengths.sum() == trainer.step
+    assert all(0 < row["train_loss"] < 5 and 0 <= row["train_accuracy"] <= 100 for row in rows)
+
+
 def test_even_use_has_the_entropy_of_all_images():
     task = make_task(budget=1.0)
     trainer = make_trainer(Method(task), make_dataset())
@@ -883,4 +928,4 @@ def test_selective_backprop_spends_the_budget_in_about_as_many_passes_as_epochs(
     # The first 1,024 are all kept; of the rest, a quarter.
     trained = task.epochs * task.steps_per_epoch * 16
     expected = 1024 + (trained - 1024) / 0.25
-    assert trainer.method.images_scored == pytest.approx(expected, rel=0.1)
+    assert trainer.images_scored == pytest.approx(expected, rel=0.1)

@@ -165,6 +165,7 @@ OTHER = {
     "--label-noise": "0.2",
     "--model": "resnet18",
     "--budget": "0.333333333",
+    "--compute-budget": None,
     "--epochs": "7",
     "--batch-size": "64",
     "--lr": "0.05",
