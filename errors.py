@@ -1,5 +1,6 @@
 """The ways in which a run ends early, each with its exit status."""
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -39,11 +40,16 @@ def exit_status_of(program: str, work: Callable[[], int]) -> int:
     try:
         return work()
     except RunError as error:
-        print(f"{program}: {error}", file=sys.stderr)
-        return error.exit_status
+        message, status = str(error), error.exit_status
     except KeyboardInterrupt:
-        print(f"{program}: stopped; start the same command again to go on", file=sys.stderr)
-        return 130
+        message, status = "stopped; start the same command again to go on", 130
     except OSError as error:
-        print(f"{program}: {error.filename or 'input/output'}: {error.strerror}", file=sys.stderr)
-        return 1
+        message, status = f"{error.filename or 'input/output'}: {error.strerror}", 1
+    if is_first_of_machine():
+        print(f"{program}: {message}", file=sys.stderr)
+    return status
+
+
+def is_first_of_machine() -> bool:
+    """Whether this process speaks for all those of its machine that `torchrun` started."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"

@@ -6,6 +6,7 @@ import argparse
 import os
 import platform
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -22,9 +23,11 @@ from augmentations import AUGMENTATIONS
 from board import Board
 from budget import Budget, linear_rate, step_rate, steps_per_epoch, subset_size
 from data import DATASETS, Dataset, hold_out, long_tailed, with_label_noise
+from distributed import ALONE, World, find_world
 from errors import Interrupted, UsageError
 from methods import METHODS, Task, __version__
 from models import create_model
+from network import Network, choose_amp
 from record import ENDED, RunFolder
 from signals import Signals
 from stream import Stream
@@ -41,6 +44,7 @@ INCIDENTAL = {
     "num_classes",
     "num_threads",
     "overwrite",
+    "resident_limit",
     "resume",
     "results_dir",
     "tensorboard",
@@ -49,22 +53,29 @@ INCIDENTAL = {
 
 def run(settings: argparse.Namespace) -> None:
     """Make the run that the settings describe, or go on with it where it was interrupted."""
-    device = find_device(settings.device)
-    if settings.num_threads:
-        torch.set_num_threads(settings.num_threads)
-    if settings.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as PyTorch asks for
-        torch.use_deterministic_algorithms(True)
+    world = find_world()
+    device = find_device(settings.device, world)
+    set_up_torch(settings, device)
+    with world.joined(device):
+        if world.leads:
+            lead(settings, device, world)
+        else:
+            follow(settings, device, world)
+
+
+def lead(settings: argparse.Namespace, device: torch.device, world: World) -> None:
+    """The whole run, or the part of it that reads, writes and reports."""
     folder = RunFolder(Path(settings.results_dir), settings.experiment_name)
     folder.check(settings.overwrite)
     if settings.tensorboard:
         folder.board = Board(folder.path)
-    trainer = build(settings, load_dataset(settings), device)
+    trainer = build(settings, load_dataset(settings), device, world)
     with folder:
         signals = Signals()
         rows = restore(folder, settings, trainer)
         with folder.running():
-            folder.write_config(describe(settings, trainer))
+            compile_seconds = warm_up(trainer, settings)
+            folder.write_config(describe(settings, trainer, compile_seconds))
             folder.write_curve(rows)
             train(trainer, folder, settings, rows, signals)
             folder.write_model(trainer.model.state_dict())
@@ -78,15 +89,32 @@ def run(settings: argparse.Namespace) -> None:
     )
 
 
+def follow(settings: argparse.Namespace, device: torch.device, world: World) -> None:
+    """What the other processes do: the same steps, in step with the leading one."""
+    trainer = build(settings, load_dataset(settings), device, world)
+    signals = Signals()
+    state = world.told(None)
+    if state is not None:
+        trainer.load_state_dict(state)
+    warm_up(trainer, settings)
+    train(trainer, None, settings, [], signals)
+
+
+def warm_up(trainer: Trainer, settings: argparse.Namespace) -> float | None:
+    """Compile, if that is wished, while no clock runs; the seconds that it took."""
+    return trainer.warm_up() if settings.compile else None
+
+
 def train(
     trainer: Trainer,
-    folder: RunFolder,
+    folder: RunFolder | None,
     settings: argparse.Namespace,
     rows: list[dict],
     signals: Signals,
 ) -> None:
-    """Make the steps that are left, logging a row per epoch and writing checkpoints."""
-    epoch, on_terminal = trainer.epoch, sys.stderr.isatty()
+    """Make the steps that are left; with a folder, log a row per epoch and write checkpoints."""
+    epoch = trainer.epoch
+    on_terminal = folder is not None and sys.stderr.isatty()
     done = int(trainer.position)
     bar = tqdm(total=trainer.budget.steps, initial=done, unit="step", disable=not on_terminal)
     trainer.start()
@@ -100,21 +128,38 @@ def train(
                 rows.append(
                     trainer.finish_epoch(epoch % settings.eval_every == 0 or trainer.finished)
                 )
-                folder.append_row(rows[-1])
-                report(rows[-1], trainer.task.epochs, bar if on_terminal else None)
-            due = settings.checkpoint_every.due(trainer.step, ended)
-            if not trainer.finished and (due or signals.checkpoint or signals.stop):
-                state = trainer.state_dict() | {"rows": rows}
-                checkpoint.save(folder, identity(settings, trainer.task), state)
-                signals.checkpoint = False
-                trainer.start()
-                if signals.stop:
-                    raise Interrupted(
-                        f"stopped by {signals.stop.name} after step {trainer.step}, "
-                        f"{trainer.spent / trainer.budget.total:.0%} of the budget; "
-                        "start the same command again to go on",
-                        signals.stop,
-                    )
+                if folder:
+                    folder.append_row(rows[-1])
+                    report(rows[-1], trainer.task.epochs, bar if on_terminal else None)
+            signals.checkpoint |= settings.checkpoint_every.due(trainer.step, ended)
+            if not trainer.finished and (ended or trainer.world.may_talk(trainer.step)):
+                heed(signals, trainer, folder, settings, rows)
+
+
+def heed(
+    signals: Signals,
+    trainer: Trainer,
+    folder: RunFolder | None,
+    settings: argparse.Namespace,
+    rows: list[dict],
+) -> None:
+    """Write a checkpoint, and stop, if any process of the run was asked to."""
+    due, stop = trainer.world.largest(signals.checkpoint, signals.stop or 0)
+    if not due and not stop:
+        return
+    if folder:
+        state = trainer.state_dict() | {"rows": rows}
+        checkpoint.save(folder, identity(settings, trainer.task), state)
+    signals.checkpoint = False
+    trainer.start()
+    if stop:
+        number = signal.Signals(int(stop))
+        raise Interrupted(
+            f"stopped by {number.name} after step {trainer.step}, "
+            f"{trainer.spent / trainer.budget.total:.0%} of the budget; "
+            "start the same command again to go on",
+            number,
+        )
 
 
 def report(row: Mapping, epochs: int, bar: tqdm | None) -> None:
@@ -139,9 +184,9 @@ def restore(folder: RunFolder, settings: argparse.Namespace, trainer: Trainer) -
             )
         folder.clear()
     state, notes = checkpoint.load(folder, identity(settings, trainer.task))
-    rows: list[dict] = []
+    rows: list[dict] = state.pop("rows") if state else []
+    trainer.world.told(state)
     if state is not None:
-        rows = state.pop("rows")
         trainer.load_state_dict(state)
         notes.append(f"{folder.path}: going on after step {trainer.step}")
     for note in notes:
@@ -149,8 +194,11 @@ def restore(folder: RunFolder, settings: argparse.Namespace, trainer: Trainer) -
     return rows
 
 
-def build(settings: argparse.Namespace, dataset: Dataset, device: torch.device) -> Trainer:
+def build(
+    settings: argparse.Namespace, dataset: Dataset, device: torch.device, world: World = ALONE
+) -> Trainer:
     """The trainer of a run that is at its start."""
+    world.check_batch_size(settings.batch_size)
     n = len(dataset.train_labels)
     per_epoch = steps_per_epoch(settings.budget, n, settings.batch_size)
     method_seed = np.random.SeedSequence([settings.seed, METHOD_SEED]).generate_state(1)
@@ -170,7 +218,14 @@ def build(settings: argparse.Namespace, dataset: Dataset, device: torch.device) 
     torch.manual_seed(settings.seed)
     channels, *size = dataset.train_images.shape[1:]
     model = create_model(settings.model, channels, len(dataset.classes), tuple(size))
-    model = model.to(device, memory_format=torch.channels_last)
+    network = Network(
+        model.to(device, memory_format=torch.channels_last),
+        device,
+        amp=choose_amp(settings.amp, device),
+        compiled=settings.compile,
+        sync_batchnorm=settings.sync_batchnorm and world.size > 1,
+        world=world,
+    )
     augmentation = AUGMENTATIONS[settings.augmentation](**settings.augmentation_options)
     if settings.schedule == "linear":
         rate = partial(linear_rate, total=settings.epochs * per_epoch, first=settings.lr)
@@ -180,9 +235,9 @@ def build(settings: argparse.Namespace, dataset: Dataset, device: torch.device) 
             step_rate, per_epoch=per_epoch, first=settings.lr, milestones=milestones, gamma=gamma
         )
     return Trainer(
-        model,
+        network,
         METHODS[settings.method](task, **settings.method_options),
-        Stream(dataset, augmentation, device, settings.seed),
+        Stream(dataset, augmentation, device, settings.seed, settings.resident_limit),
         dataset,
         Budget(per_epoch, settings.epochs, settings.batch_size, settings.compute_budget),
         rate,
@@ -210,9 +265,13 @@ def load_dataset(settings: argparse.Namespace) -> Dataset:
     return dataset
 
 
-def find_device(name: str) -> torch.device:
+def find_device(name: str, world: World = ALONE) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if world.size > 1 and name.startswith("cuda"):
+        if name != "cuda":
+            raise UsageError(f"--device {name}: of several processes each has its own; give cuda")
+        name = f"cuda:{world.local_rank}"
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -222,9 +281,23 @@ def find_device(name: str) -> torch.device:
     found = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= found:
         raise UsageError(f"--device {name}: this machine has {found} CUDA devices; try cpu")
+    return device
+
+
+def set_up_torch(settings: argparse.Namespace, device: torch.device) -> None:
+    """Settings that hold for the whole process."""
+    if settings.sync_batchnorm and device.type == "cpu":
+        raise UsageError("--sync-batchnorm: PyTorch has it for CUDA alone; leave the flag out")
+    if settings.num_threads:
+        torch.set_num_threads(settings.num_threads)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # where timing events are recorded
-    return device
+        torch.set_float32_matmul_precision("high")  # TF32, of convolutions too
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = not settings.deterministic
+    if settings.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as PyTorch asks for
+        torch.use_deterministic_algorithms(True)
 
 
 def identity(settings: argparse.Namespace, task: Task) -> dict:
@@ -237,7 +310,7 @@ def consequential(settings: Mapping) -> dict[str, object]:
     return {name: value for name, value in settings.items() if name not in INCIDENTAL}
 
 
-def describe(settings: argparse.Namespace, trainer: Trainer) -> dict:
+def describe(settings: argparse.Namespace, trainer: Trainer, compile_seconds: float | None) -> dict:
     """What config.json says: every setting, what followed from it, and with what it was run."""
     task = trainer.task
     device = task.device
@@ -255,6 +328,9 @@ def describe(settings: argparse.Namespace, trainer: Trainer) -> dict:
         "total_steps": task.epochs * task.steps_per_epoch,
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
         "device": f"{device} ({name})",
+        "processes": trainer.world.size,
+        "precision": str(trainer.network.amp or torch.float32).removeprefix("torch."),
+        "compile_seconds": compile_seconds,
         "threads": torch.get_num_threads(),
         "versions": {
             "code": __version__,

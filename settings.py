@@ -251,6 +251,34 @@ def add_run_flags(parser: Parser) -> None:
         help="cpu, cuda, cuda:1, ...; auto is cuda where there is one",
     )
     group.add_argument(
+        "--amp",
+        type=one_of(["auto", "off", "bf16", "fp16"]),
+        default="auto",
+        metavar="NAME",
+        help="automatic mixed precision: bf16, fp16 (with loss scaling; a step that overflows is "
+        "left out) or off, which is float32 (TF32 on CUDA); auto is bf16 where the processor gains "
+        "from it, a GPU that has it or a CPU with AMX",
+    )
+    group.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the network with torch.compile first, on CUDA into graphs; config.json says "
+        "how long that took, no column of the curve counts it",
+    )
+    group.add_argument(
+        "--sync-batchnorm",
+        action="store_true",
+        help="CUDA, several processes: normalise over the batch of all, not each process over its "
+        "own part",
+    )
+    group.add_argument(
+        "--resident-limit",
+        type=number(float, low=0),
+        metavar="GIB",
+        help="larger sets of images stay in their file, from where a thread reads the next batches "
+        "ahead; default: half the memory of the device",
+    )
+    group.add_argument(
         "--deterministic",
         action="store_true",
         help="CUDA: only deterministic algorithms, so that results repeat to the bit, more slowly",

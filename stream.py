@@ -9,6 +9,7 @@ from torch import Tensor
 from augmentations import Augmentation
 from augmentations.geometry import crop_and_flip, normalise
 from data import Dataset
+from images import place
 from methods import Batch
 
 # What a random stream is for: part of its seed.
@@ -18,14 +19,20 @@ TRANSFORM, GEOMETRY_AND_MIX = 0, 1
 class Stream:
     """The candidate batches of a run, in the order drawn.
 
-    The whole training set lives on the device as uint8. Every batch has random generators of its
+    The training set is uint8, on the device where it fits. Every batch has random generators of its
     own, seeded by the run's seed and the batch's number, so a run can go on from any batch.
     """
 
     def __init__(
-        self, dataset: Dataset, augmentation: Augmentation, device: torch.device, seed: int
+        self,
+        dataset: Dataset,
+        augmentation: Augmentation,
+        device: torch.device,
+        seed: int,
+        resident_limit: float | None = None,
     ):
-        self.images = torch.tensor(dataset.train_images, device=device)
+        self.resident_limit = resident_limit
+        self.images = place(dataset.train_images, device, resident_limit)
         self.labels = torch.tensor(dataset.train_labels, device=device)
         self.one_hot = torch.eye(len(dataset.classes), device=device)
         self.mean = torch.tensor(dataset.mean, device=device)
@@ -44,6 +51,13 @@ class Stream:
     def refill(self, block: Tensor) -> None:
         """Queue the batches of indices [k, b] that a method has drawn."""
         self.block, self.position = block, 0
+        self.expect()
+
+    def expect(self) -> None:
+        """Let the images of the rest of the block be read ahead, in the groups they are used in."""
+        ahead = self.augmentation.ahead
+        start = self.position - self.position % ahead
+        self.images.expect([group.reshape(-1) for group in self.block[start:].split(ahead)])
 
     def next(self) -> Batch:
         """The next batch, augmented, normalised and mixed."""
@@ -75,7 +89,7 @@ class Stream:
             start = self.position - offset
             index = self.block[start : start + ahead].reshape(-1)
             rng = np.random.default_rng([self.seed, TRANSFORM, self.number - offset])
-            self.transformed = self.augmentation.transform(self.images.index_select(0, index), rng)
+            self.transformed = self.augmentation.transform(self.images.next(index), rng)
         return self.transformed[offset * size : (offset + 1) * size]
 
     def state_dict(self) -> dict:
@@ -83,5 +97,6 @@ class Stream:
 
     def load_state_dict(self, state: dict) -> None:
         self.number, self.position = state["number"], state["position"]
-        self.block = state["block"].to(self.images.device)
+        self.block = state["block"].to(self.labels.device)
+        self.expect()
         self.transformed = None  # made again, from the same seeds

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from errors import exit_status_of
+from errors import exit_status_of, is_first_of_machine
 
 
 def main(arguments: list[str]) -> int:
@@ -15,7 +15,7 @@ def main(arguments: list[str]) -> int:
         from settings import parse
 
         settings, notes = parse(arguments)
-        for note in notes:
+        for note in notes if is_first_of_machine() else ():
             print(f"note: {note}", file=sys.stderr)
         run(settings)
         return 0

@@ -14,10 +14,10 @@ from budget import TRAINING_COST, Budget
 from clock import Clock
 from data import Dataset
 from errors import Diverged
+from images import place
 from methods import Batch, Method
+from network import Network
 from stream import Stream
-
-EVALUATION_VALUES = 4_000_000  # input values forwarded at once in evaluation
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Trainer:
     """One run, and where it stands.
 
     Args:
-        model: returns logits [b, classes] of images [b, c, h, w]; on the method's device.
+        network: the model and how it is run; on the method's device.
         method: where to spend the budget.
         stream: makes augmented batches of the indices that the method draws.
         dataset: its test part is evaluated, class by class.
@@ -67,12 +67,12 @@ class Trainer:
         momentum, weight_decay: of SGD.
     """
 
-    PARTS = ("model", "optimizer", "method", "stream", "clock")
+    PARTS = ("model", "optimizer", "scaler", "method", "stream", "clock")
     COUNTERS = ("step", "logged_step", "images_scored", "uses", "tally", "first_bad_step")
 
     def __init__(
         self,
-        model: nn.Module,
+        network: Network,
         method: Method,
         stream: Stream,
         dataset: Dataset,
@@ -81,14 +81,19 @@ class Trainer:
         momentum: float,
         weight_decay: float,
     ):
-        self.model, self.method, self.stream = model, method, stream
+        self.network, self.method, self.stream = network, method, stream
+        self.model, self.scaler, self.world = network.model, network.scaler, network.world
         self.budget, self.rate = budget, rate
         self.task = method.task
         device = self.task.device
         self.optimizer = torch.optim.SGD(
-            model.parameters(), lr=rate(0), momentum=momentum, weight_decay=weight_decay
+            self.model.parameters(),
+            lr=rate(0),
+            momentum=momentum,
+            weight_decay=weight_decay,
+            fused=True,
         )
-        self.test_images = torch.tensor(dataset.test_images, device=device)
+        self.test_images = place(dataset.test_images, device, stream.resident_limit)
         self.test_labels = torch.tensor(dataset.test_labels, device=device)
         self.classes = dataset.classes
         self.train_counts = np.bincount(dataset.train_labels, minlength=len(self.classes))
@@ -126,6 +131,13 @@ class Trainer:
         self.model.train()
         self.clock.restart()
 
+    def warm_up(self) -> float:
+        """Compile the network; the seconds that took. No state changes."""
+        size = self.task.batch_size
+        images = self.test_images.between(0, 1).expand(size, -1, -1, -1)
+        scores = type(self.method).choose is not Method.choose
+        return self.network.warm_up(self.stream.normalise(images), scores)
+
     def next_batch(self) -> Batch:
         """The next B images to step on, however many candidates that takes."""
         while True:
@@ -139,32 +151,31 @@ class Trainer:
             if batch is not None:
                 return batch
 
-    @torch.no_grad()
     def score(self, batch: Batch) -> Tensor:
         """Logits [b, C] of candidates in eval mode, without gradient; counted as scored."""
         self.images_scored += len(batch)
-        self.model.eval()
-        logits = self.model(batch.images)
-        self.model.train()
-        return logits
+        return self.network.score(batch.images)
 
     def make_step(self, batch: Batch) -> None:
-        """One optimizer step on a batch of B images."""
+        """One optimizer step on a batch of B images, each process training on its part of it."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(self.position)
-        logits = self.model(batch.images)
-        losses = batch.losses(logits)
+        rows = self.world.rows(len(batch))
+        mine = batch[rows]
+        own_logits = self.network(mine.images)
+        own_losses = mine.losses(own_logits)
+        # What the step shows of every image, the same in all processes.
+        logits = self.world.gather(own_logits.detach())
+        losses = self.world.gather(own_losses.detach())
         self.clock.lap("train")
-        weights = self.method.reweigh(batch, losses.detach())
+        weights = self.method.reweigh(batch, losses)
         self.clock.lap("select")
-        loss = losses.mean() if weights is None else (weights * losses).mean()
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        self.count(batch, logits.detach(), losses.detach())
+        weighted = own_losses if weights is None else weights[rows] * own_losses
+        self.network.update(weighted.mean(), self.optimizer)
+        self.count(batch, logits, losses)
         self.step += 1
         self.clock.lap("train")
-        self.method.observe(batch, logits.detach(), losses.detach())
+        self.method.observe(batch, logits, losses)
         self.clock.lap("select")
 
     def count(self, batch: Batch, logits: Tensor, losses: Tensor) -> None:
@@ -195,6 +206,8 @@ class Trainer:
         train_loss, hits = self.tally.tolist()
         self.tally.zero_()
         share = self.uses.double() / self.uses.sum()
+        digest = share @ torch.arange(len(share), dtype=share.dtype, device=share.device)
+        self.world.check_alike(digest.item())
         return dict(
             epoch=self.epoch,
             step=self.step,
@@ -214,16 +227,21 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self) -> Evaluation:
-        """How the model does on the test part now."""
+        """How the model does on the test part now; each process takes some of it."""
+        self.world.share_buffers(self.model)
         self.model.eval()
-        size = max(1, EVALUATION_VALUES // self.test_images[0].numel())
+        size = self.network.at_once(self.test_images.between(0, 1))
         shape = 2, len(self.classes)  # hits and losses of each class
         sums = torch.zeros(shape, dtype=torch.float64, device=self.task.device)
-        for images, labels in zip(self.test_images.split(size), self.test_labels.split(size)):
-            logits = self.model(self.stream.normalise(images))
+        starts = range(0, len(self.test_images), size)
+        for start in starts[self.world.rank :: self.world.size]:
+            labels = self.test_labels[start : start + size]
+            images = self.test_images.between(start, start + len(labels))
+            logits = self.network.run(self.model, self.stream.normalise(images))
             losses = nn.functional.cross_entropy(logits, labels, reduction="none")
             sums[0].index_add_(0, labels, (logits.argmax(1) == labels).double())
             sums[1].index_add_(0, labels, losses.double())
+        self.world.sum(sums)
         self.model.train()
         hits, losses = sums.cpu().numpy()
         return Evaluation(self.test_counts, hits, losses)

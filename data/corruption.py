@@ -9,6 +9,7 @@ import numpy as np
 from errors import UsageError
 
 from .dataset import Dataset, ranks_within_class
+from .rows import Rows
 
 # What a random choice is for: part of its seed. Not 0, with which NumPy's generators repeat the
 # draws of the data seed alone, and so those of splits.
@@ -47,7 +48,8 @@ def long_tailed(dataset: Dataset, ratio: float, seed: int) -> Dataset:
         )
     rng = np.random.default_rng([seed, IMBALANCE])
     kept = ranks_within_class(labels, rng.permutation(len(labels))) < sizes[labels]
-    return replace(dataset, train_images=dataset.train_images[kept], train_labels=labels[kept])
+    images = Rows.of(dataset.train_images)[kept]
+    return replace(dataset, train_images=images, train_labels=labels[kept])
 
 
 def long_tailed_sizes(counts: np.ndarray, ratio: float) -> np.ndarray:

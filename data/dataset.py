@@ -8,14 +8,16 @@ import numpy as np
 
 from errors import UsageError
 
+from .rows import Rows
+
 
 @dataclass(frozen=True)
 class Dataset:
     """A classification data set in memory (or memory-mapped), and the facts that go with it."""
 
-    train_images: np.ndarray  # uint8 [N, channels, height, width]
+    train_images: np.ndarray | Rows  # uint8 [N, channels, height, width]
     train_labels: np.ndarray  # int64 [N]
-    test_images: np.ndarray  # uint8 [M, channels, height, width]
+    test_images: np.ndarray | Rows  # uint8 [M, channels, height, width]
     test_labels: np.ndarray  # int64 [M]
     classes: tuple[str, ...]  # name of each label
     mean: tuple[float, ...]  # per channel, of values in [0, 1]
@@ -64,10 +66,11 @@ def hold_out(dataset: Dataset, count: int, seed: int) -> Dataset:
         )
     held = np.zeros(n, dtype=bool)
     held[stratified(dataset.train_labels, count, np.random.default_rng(seed))] = True
+    images = Rows.of(dataset.train_images)
     return replace(
         dataset,
-        train_images=dataset.train_images[~held],
+        train_images=images[~held],
         train_labels=dataset.train_labels[~held],
-        test_images=dataset.train_images[held],
+        test_images=images[held],
         test_labels=dataset.train_labels[held],
     )

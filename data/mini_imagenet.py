@@ -13,6 +13,7 @@ from errors import UsageError
 from .cache import cached
 from .dataset import Dataset
 from .image_files import decode_images
+from .rows import Rows
 
 TABLES = ("train.csv", "val.csv", "test.csv")  # the few-shot split, which parts the classes
 SIDE = 84  # pixels
@@ -37,10 +38,11 @@ def load(root: Path, *, data_seed: int, **_) -> Dataset:
 
     order = np.random.default_rng(data_seed).permutation(len(labels))
     train, test = np.split(order, [len(order) * 5 // 6])
+    rows = Rows.of(images["images"])
     return Dataset(
-        train_images=images["images"][train],
+        train_images=rows[train],
         train_labels=labels[train],
-        test_images=images["images"][test],
+        test_images=rows[test],
         test_labels=labels[test],
         classes=tuple(map(str, classes)),
         mean=(0.4728, 0.4487, 0.4031),

@@ -168,7 +168,7 @@ def write_mini_imagenet(root: Path, *, seed: int = 0, per_class: int = 3) -> lis
 
 def mini_imagenet_number(images: np.ndarray) -> np.ndarray:
     """Which images of `write_mini_imagenet` these are: uint8 [n, 3, 84, 84] to [n]."""
-    high, low, _ = (images.mean((2, 3)) // 8).astype(int).T
+    high, low, _ = (np.asarray(images).mean((2, 3)) // 8).astype(int).T
     return 30 * high + low
 
 

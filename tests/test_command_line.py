@@ -1033,6 +1033,8 @@ def test_the_help_has_every_group(capsys: pytest.CaptureFixture) -> None:
 WITHOUT_DEFAULT = {"--num-classes", "--validation", "--imbalance", "--label-noise"}
 SWITCHES = {
     "--compute-budget",
+    "--compile",
+    "--sync-batchnorm",
     "--overwrite",
     "--no-resume",
     "--tensorboard",
@@ -1071,6 +1073,8 @@ DEFAULTS = {
     "--checkpoint-every": "1",
     "--eval-every": "1",
     "--device": "auto",
+    "--amp": "auto",
+    "--resident-limit": "half the memory of the device",
     "--num-threads": "as many as PyTorch takes",
 }
 

@@ -28,11 +28,11 @@ from test_command_line import (
     without_seconds,
 )
 
-import trainer as trainer_module
 from data import DATASETS, Dataset, hold_out, long_tailed, with_label_noise
 from data.corruption import IMBALANCE, NOISE
 from errors import UsageError
 from models import create_model
+from network import FORWARD_VALUES
 from record import CLASS_COLUMNS, RunFolder
 from run import build, load_dataset
 from settings import parse
@@ -60,7 +60,8 @@ def tagged(counts: list[int], *, mixed: bool = True) -> Dataset:
 
 def places_of(dataset: Dataset) -> np.ndarray:
     """Where the training images were in the data set that `tagged` made."""
-    return dataset.train_images[:, 0, 0, 0].astype(int) * 256 + dataset.train_images[:, 0, 0, 1]
+    images = np.asarray(dataset.train_images)
+    return images[:, 0, 0, 0].astype(int) * 256 + images[:, 0, 0, 1]
 
 
 def sizes_of(dataset: Dataset) -> list[int]:
@@ -348,7 +349,7 @@ def test_an_evaluation_is_that_of_single_images(
     dataset = replace(
         digits, test_images=digits.test_images[few], test_labels=digits.test_labels[few]
     )
-    monkeypatch.setattr(trainer_module, "EVALUATION_VALUES", values)
+    monkeypatch.setitem(FORWARD_VALUES, "cpu", values)
     trainer = make_trainer(dataset)
     evaluation = trainer.evaluate()
     assert trainer.model.training

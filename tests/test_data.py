@@ -325,6 +325,7 @@ def tagged(labels: list[int] | np.ndarray) -> Dataset:
 
 
 def positions_of(images: np.ndarray) -> np.ndarray:
+    images = np.asarray(images)
     return images[:, 0, 0, 0].astype(int) * 256 + images[:, 0, 0, 1]
 
 

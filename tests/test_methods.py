@@ -29,6 +29,7 @@ from methods.drawing import draw_without_replacement
 from methods.dro import HardnessWeighted
 from methods.selective_backprop import SelectiveBackprop
 from methods.subset import CSGD, PSGD, UnifSGD
+from network import Network
 from stream import Stream
 from trainer import Trainer
 
@@ -96,7 +97,9 @@ def make_trainer(
     stream = Stream(dataset, AUGMENTATIONS[augmentation](), CPU, seed=0)
     task = method.task
     budget = Budget(task.steps_per_epoch, task.epochs, task.batch_size, of_compute)
-    return Trainer(model, method, stream, dataset, budget, rate, momentum=0.9, weight_decay=1e-4)
+    return Trainer(
+        Network(model, CPU), method, stream, dataset, budget, rate, momentum=0.9, weight_decay=1e-4
+    )
 
 
 class Scores:
@@ -554,14 +557,15 @@ def test_mixed_images_keep_their_targets_in_the_queue(augmentation):
 def test_scoring_leaves_no_trace_in_the_model():
     """In eval mode, without gradient, counted, and back in train mode."""
     trainer = make_trainer(SelectiveBackprop(make_task()), make_dataset())
-    trainer.model = model = Pass().train()
+    trainer.network = Network(model := Pass().train(), CPU)
     logits = trainer.score(candidates(np.random.default_rng(0), 30, start=0))
     assert model.calls == [(False, False, 30)]
     assert model.training
     assert trainer.images_scored == 30
     assert not logits.requires_grad
 
-    trainer.model = normed = nn.Sequential(nn.BatchNorm2d(2), nn.Dropout(), nn.Flatten()).train()
+    normed = nn.Sequential(nn.BatchNorm2d(2), nn.Dropout(), nn.Flatten()).train()
+    trainer.network = Network(normed, CPU)
     before = copy.deepcopy(normed.state_dict())
     trainer.score(candidates(np.random.default_rng(0), 30, start=0))
     assert all(torch.equal(before[name], value) for name, value in normed.state_dict().items())

@@ -1,0 +1,130 @@
+"""The processes that share a run: the only file that knows of their number.
+
+`torchrun --nproc-per-node=N train.py ...` starts N of them. Every process draws the same batches
+and keeps the same state; each sends its own part of a batch through the network.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from errors import Failed, UsageError
+
+T = TypeVar("T")
+AGREE_EVERY = 10  # steps between exchanges of signals that one process may have got
+
+
+@dataclass(frozen=True)
+class World:
+    """N processes, of which this is number `rank`. One process alone exchanges nothing."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0  # among those of this machine
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes and reports."""
+        return self.rank == 0
+
+    def rows(self, count: int) -> slice:
+        """This process's part of a batch of `count` rows, which N divides."""
+        part = count // self.size
+        return slice(self.rank * part, (self.rank + 1) * part)
+
+    def gather(self, part: Tensor) -> Tensor:
+        """The whole batch, of which every process gives its part [b / N, ...]: [b, ...]."""
+        if self.size == 1:
+            return part
+        whole = part.new_empty(self.size * len(part), *part.shape[1:])
+        dist.all_gather_into_tensor(whole, part.contiguous())
+        return whole
+
+    def sum(self, numbers: Tensor) -> None:
+        """Add up tensors of one shape over all processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(numbers)
+
+    def largest(self, *numbers: float) -> list[float]:
+        """Of each number the largest that any process gives."""
+        if self.size == 1:
+            return list(numbers)
+        together = torch.tensor(numbers, dtype=torch.float64)
+        dist.all_reduce(together, dist.ReduceOp.MAX)
+        return together.tolist()
+
+    def may_talk(self, step: int) -> bool:
+        """Whether to agree with the others after this step, which costs some 0.1 ms."""
+        return self.size == 1 or step % AGREE_EVERY == 0
+
+    def told(self, value: T) -> T:
+        """What the leading process gives, to all."""
+        if self.size == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, 0, device=torch.device("cpu"))
+        return values[0]
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give all processes the leading one's running statistics of batch normalisation."""
+        if self.size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, 0)
+
+    def check_alike(self, number: float) -> None:
+        """Fail if the processes' states have come apart, of which `number` is a digest."""
+        highest, lowest = self.largest(number, -number)
+        if highest != -lowest:
+            raise Failed(
+                "the processes of this run no longer agree on which images were used; are they on "
+                "machines of different kinds? Start the same command again on machines of one kind"
+            )
+
+    def check_batch_size(self, size: int) -> None:
+        if size % self.size or size < 2 * self.size:
+            raise UsageError(
+                f"--batch-size {size}: it is split over the {self.size} processes; give a multiple "
+                f"of that number, at least {2 * self.size}"
+            )
+
+    @contextmanager
+    def joined(self, device: torch.device) -> Iterator[None]:
+        """Exchange with the other processes; one that is lost ends the run in one line."""
+        if self.size == 1:
+            yield
+            return
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        try:
+            yield
+        except RuntimeError as error:
+            if not is_of_an_exchange(error):
+                raise
+            raise Failed(
+                "another process of this run is gone; start the same command again to go on from "
+                "the last checkpoint"
+            ) from error
+        finally:
+            dist.destroy_process_group()
+
+
+ALONE = World()
+
+
+def find_world() -> World:
+    """As `torchrun` tells it in the environment."""
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    return World(*(int(os.environ.get(name, default)) for name, default in zip(names, "010")))
+
+
+def is_of_an_exchange(error: RuntimeError) -> bool:
+    """Whether an exchange between processes failed; gloo has no exception of its own."""
+    words = ("gloo", "Connection", "NCCL", "Socket")
+    return isinstance(error, dist.DistError) or any(word in str(error) for word in words)

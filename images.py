@@ -1,0 +1,96 @@
+"""A run's images: all on the training device, or in a file and gathered ahead of use."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data import Rows
+
+AHEAD = 4  # gathered batches (or groups of them) that wait for the device
+
+
+class ResidentImages:
+    """uint8 images [n, c, h, w], all of them on the device."""
+
+    def __init__(self, images: np.ndarray | Rows, device: torch.device):
+        self.images = torch.tensor(np.asarray(images), device=device)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def expect(self, batches: Sequence[Tensor]) -> None:
+        """Take note of the indices that `next` will be asked for, in order."""
+
+    def next(self, index: Tensor) -> Tensor:
+        """The images [b, c, h, w] of `index` [b], the next of those expected."""
+        return self.images.index_select(0, index)
+
+    def between(self, start: int, stop: int) -> Tensor:
+        return self.images[start:stop]
+
+
+class MappedImages:
+    """uint8 images [n, c, h, w] in a file, of which a thread reads what comes next.
+
+    The same images as `ResidentImages`, for data that do not fit on the device. Where the draws
+    are known one batch at a time (`dro`), reading cannot run ahead.
+    """
+
+    def __init__(self, images: np.ndarray | Rows, device: torch.device):
+        self.images, self.device = Rows.of(images), device
+        self.thread = ThreadPoolExecutor(1)
+        self.expected: Iterator[np.ndarray] = iter(())
+        self.waiting: deque[Future[Tensor]] = deque()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def expect(self, batches: Sequence[Tensor]) -> None:
+        self.expected = iter([batch.cpu().numpy() for batch in batches])
+        self.waiting.clear()
+        for _ in range(AHEAD):
+            self.gather_another()
+
+    def next(self, index: Tensor) -> Tensor:
+        images = self.waiting.popleft().result()
+        self.gather_another()
+        return images.to(self.device, non_blocking=True)
+
+    def between(self, start: int, stop: int) -> Tensor:
+        return self.gather(np.arange(start, stop)).to(self.device, non_blocking=True)
+
+    def gather_another(self) -> None:
+        index = next(self.expected, None)
+        if index is not None:
+            self.waiting.append(self.thread.submit(self.gather, index))
+
+    def gather(self, index: np.ndarray) -> Tensor:
+        """The images of `index` [b], in memory that the device can copy from by itself."""
+        pinned = self.device.type == "cuda"
+        shape = len(index), *self.images.shape[1:]
+        images = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
+        self.images.take(index, images.numpy())
+        return images
+
+
+def place(
+    images: np.ndarray | Rows, device: torch.device, limit: float | None
+) -> ResidentImages | MappedImages:
+    """Put images on the device if they have no more than `limit` GiB, by default half of its."""
+    most = memory(device) / 2 if limit is None else limit * 2**30
+    kind = ResidentImages if images.nbytes <= most else MappedImages
+    return kind(images, device)
+
+
+def memory(device: torch.device) -> int:
+    """Bytes that the device has."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
