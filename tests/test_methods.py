@@ -24,6 +24,7 @@ from torch import nn
 from augmentations import AUGMENTATIONS
 from budget import Budget, steps_per_epoch, subset_size
 from data import Dataset
+from distributed import ALONE
 from methods import METHODS, Batch, Method, Task
 from methods.drawing import draw_without_replacement
 from methods.dro import HardnessWeighted
@@ -89,6 +90,7 @@ def make_trainer(
     augmentation="standard",
     rate=lambda step: 0.05,
     of_compute=False,
+    world=ALONE,
 ) -> Trainer:
     torch.manual_seed(0)
     model = nn.Sequential(
@@ -98,7 +100,14 @@ def make_trainer(
     task = method.task
     budget = Budget(task.steps_per_epoch, task.epochs, task.batch_size, of_compute)
     return Trainer(
-        Network(model, CPU), method, stream, dataset, budget, rate, momentum=0.9, weight_decay=1e-4
+        Network(model, CPU, world=world),
+        method,
+        stream,
+        dataset,
+        budget,
+        rate,
+        momentum=0.9,
+        weight_decay=1e-4,
     )
 
 

@@ -1,0 +1,254 @@
+"""Faster ways to run a network give the same answer; so do images that stay in their file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import Completed
+
+from augmentations import AUGMENTATIONS
+from data import DATASETS, Rows
+from images import AHEAD, MappedImages, ResidentImages, memory, place
+from models import create_model
+from network import FORWARD_VALUES, Network, choose_amp
+from run import build, load_dataset
+from settings import parse
+from stream import Stream
+from trainer import Trainer
+
+CPU = torch.device("cpu")
+CUDA = torch.device("cuda")
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def make_trainer(*words: str) -> Trainer:
+    settings, _ = parse(["--epochs", "4", "--lr", "0.001", "--device", "cpu", *words])
+    return build(settings, load_dataset(settings), CPU)
+
+
+def first_losses(trainer: Trainer, steps: int = 20) -> np.ndarray:
+    """The training loss of each of the first steps."""
+    losses, before = [], 0.0
+    trainer.start()
+    for _ in range(steps):
+        trainer.make_step(trainer.next_batch())
+        total = trainer.tally[0].item() / trainer.task.batch_size
+        losses.append(total - before)
+        before = total
+    return np.array(losses)
+
+
+@cache
+def plain_losses(steps: int = 20) -> np.ndarray:
+    """As `first_losses`, of float32 in PyTorch's own order of channels and with its plain SGD."""
+    trainer = make_trainer("--amp", "off")
+    trainer.model.to(memory_format=torch.contiguous_format)
+    for group in trainer.optimizer.param_groups:
+        group["fused"] = None
+    return first_losses(trainer, steps)
+
+
+def test_channels_last_and_a_fused_step_keep_the_mathematics() -> None:
+    """Float32 to 0.1% of each loss, at a rate low enough that rounding does not multiply."""
+    losses = first_losses(make_trainer("--amp", "off"))
+    np.testing.assert_allclose(losses, plain_losses(), rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_keeps_the_mathematics() -> None:
+    """Float32 to 0.1% of each loss; the warm-up leaves no trace."""
+    trainer = make_trainer("--amp", "off", "--compile", "--method", "selective-backprop")
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    random = torch.get_rng_state()
+    assert trainer.warm_up() > 0
+    assert all(
+        torch.equal(before[name], value) for name, value in trainer.model.state_dict().items()
+    )
+    assert torch.equal(torch.get_rng_state(), random)
+    assert trainer.images_scored == trainer.step == 0
+    plain = make_trainer("--amp", "off", "--method", "selective-backprop")
+    np.testing.assert_allclose(first_losses(trainer), first_losses(plain), rtol=1e-3)
+    np.testing.assert_allclose(trainer.evaluate().losses, plain.evaluate().losses, rtol=1e-2)
+
+
+def test_bfloat16_stays_near_float32() -> None:
+    """Eight bits of a number: 5% of each loss over 20 steps; weights and logits are float32."""
+    trainer = make_trainer("--amp", "bf16")
+    losses = first_losses(trainer)
+    np.testing.assert_allclose(losses, plain_losses(), rtol=0.05)
+    assert not np.allclose(losses, plain_losses(), rtol=1e-4), "it was float32"
+    assert {weight.dtype for weight in trainer.model.parameters()} == {torch.float32}
+    assert trainer.network(trainer.stream.normalise(trainer.test_images.between(0, 4))).dtype == (
+        torch.float32
+    )
+
+
+def test_float16_scales_its_loss_and_keeps_the_scale() -> None:
+    trainer = make_trainer("--amp", "fp16")
+    np.testing.assert_allclose(first_losses(trainer, 5), plain_losses()[:5], rtol=0.05)
+    state = trainer.state_dict()
+    assert state["scaler"]["scale"] > 1
+    state["scaler"]["scale"] = 8.0
+    fresh = make_trainer("--amp", "fp16")
+    fresh.load_state_dict(state)
+    assert fresh.scaler.get_scale() == 8
+
+
+def test_a_step_that_overflows_is_left_out() -> None:
+    trainer = make_trainer("--amp", "fp16")
+    trainer.scaler.load_state_dict({**trainer.scaler.state_dict(), "scale": 1e30})
+    before = [weight.clone() for weight in trainer.model.parameters()]
+    trainer.start()
+    trainer.make_step(trainer.next_batch())
+    assert all(map(torch.equal, before, trainer.model.parameters()))
+    assert trainer.scaler.get_scale() == pytest.approx(5e29)
+    assert trainer.step == 1
+
+
+@pytest.mark.slow
+def test_small_runs_end_alike_in_every_precision(train_here: Callable, tmp_path: Path) -> None:
+    """Ten epochs of digits: within three points of float32, as seeds are of each other."""
+    accuracy = {}
+    for amp in ("off", "bf16"):
+        for seed in ("1", "2"):
+            name = f"{amp}{seed}"
+            words = ["--epochs", "10", "--amp", amp, "--seed", seed, "--device", "cpu"]
+            assert train_here(*words, "--experiment-name", name).returncode == 0
+            folder = tmp_path / "results" / name
+            accuracy[name] = pd.read_csv(folder / "curve.csv")["test_accuracy"].iloc[-1]
+            precision = json.loads((folder / "config.json").read_text())["precision"]
+            assert precision == {"off": "float32", "bf16": "bfloat16"}[amp]
+    assert max(accuracy.values()) - min(accuracy.values()) < 3
+    assert accuracy["off1"] > 90
+
+
+@pytest.mark.parametrize("tiles", [False, True])
+def test_auto_takes_bf16_where_the_processor_has_tiles(
+    tiles: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": tiles})
+    assert choose_amp("auto", CPU) == (torch.bfloat16 if tiles else None)
+    assert choose_amp("off", CPU) is None
+    assert choose_amp("bf16", CPU) == torch.bfloat16
+    assert choose_amp("fp16", CPU) == torch.float16
+
+
+@pytest.mark.parametrize("hardware", [False, True])
+def test_auto_takes_bf16_on_a_gpu_that_has_it(
+    hardware: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: hardware)
+    assert choose_amp("auto", CUDA) == (torch.bfloat16 if hardware else None)
+
+
+@pytest.mark.parametrize("count", [1, 5, 128])
+def test_scores_do_not_depend_on_how_many_are_forwarded_at_once(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    network = Network(create_model("resnet10-w16", 1, 10, (8, 8)), CPU)
+    images = torch.randn(50, 1, 8, 8)
+    whole = network.score(images)
+    monkeypatch.setitem(FORWARD_VALUES, "cpu", 64 * count)
+    torch.testing.assert_close(network.score(images), whole)
+    assert network.model.training
+    assert not whole.requires_grad
+
+
+# --- Images that stay in their file ---
+
+
+@pytest.fixture
+def mapped(tmp_path: Path) -> np.ndarray:
+    images = np.random.default_rng(0).integers(0, 256, (500, 3, 4, 5), dtype=np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    return np.load(tmp_path / "images.npy", mmap_mode="r")
+
+
+def test_mapped_images_are_the_resident_ones(mapped: np.ndarray) -> None:
+    index = torch.randint(500, (3 * AHEAD + 1, 16), generator=torch.Generator().manual_seed(0))
+    resident, lazy = ResidentImages(mapped, CPU), MappedImages(mapped, CPU)
+    for _ in range(2):
+        lazy.expect(list(index))
+        for row in index[:-2]:  # what is left is given up
+            assert torch.equal(lazy.next(row), resident.next(row))
+    assert torch.equal(lazy.between(7, 30), resident.between(7, 30))
+    assert len(lazy) == len(resident) == 500
+
+
+def test_mapped_images_are_read_ahead_and_no_further(mapped: np.ndarray) -> None:
+    lazy, reads = MappedImages(mapped, CPU), []
+    gather = lazy.gather
+    lazy.gather = lambda index: reads.append(index) or gather(index)
+    lazy.expect(list(torch.arange(100).view(50, 2)))
+    lazy.thread.submit(int).result()  # the thread is through with what it was given
+    assert len(reads) == AHEAD
+    lazy.next(torch.tensor([0, 1]))
+    lazy.thread.submit(int).result()
+    assert len(reads) == AHEAD + 1
+
+
+def test_rows_are_chosen_without_being_read(mapped: np.ndarray) -> None:
+    rows = Rows.of(mapped)
+    mask = np.arange(500) % 3 == 0
+    chosen = Rows.of(rows[mask])[np.array([5, 2, 2])][1:]
+    assert isinstance(chosen, Rows)
+    assert chosen.array is mapped
+    assert chosen.shape == (2, 3, 4, 5)
+    assert (len(chosen), chosen.dtype, chosen.nbytes) == (2, np.uint8, 120)
+    np.testing.assert_array_equal(chosen, mapped[[6, 6]])
+    out = np.empty((3, 3, 4, 5), dtype=np.uint8)
+    rows[mask].take(np.array([1, 0, 9]), out)
+    np.testing.assert_array_equal(out, mapped[[3, 0, 27]])
+
+
+def test_the_limit_decides_where_images_are(
+    mapped: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gib = mapped.nbytes / 2**30
+    assert isinstance(place(mapped, CPU, gib), ResidentImages)
+    assert isinstance(place(mapped, CPU, gib * 0.999), MappedImages)
+    assert isinstance(place(mapped, CPU, None), ResidentImages)
+    monkeypatch.setattr("images.memory", lambda device: 2 * mapped.nbytes - 2)
+    assert isinstance(place(mapped, CPU, None), MappedImages)
+    assert memory(CPU) > 2**28
+
+
+@pytest.mark.parametrize("augmentation", AUGMENTATIONS)
+def test_a_stream_from_a_file_gives_the_same_batches(augmentation: str) -> None:
+    """In the middle of a block too, where a run goes on."""
+    digits = DATASETS["digits"](Path("nowhere"))
+    lazy, resident, resumed = (
+        Stream(digits, AUGMENTATIONS[augmentation](), CPU, 0, limit) for limit in (0, None, 0)
+    )
+    block = torch.randperm(1400, generator=torch.Generator().manual_seed(0)).view(40, 35)
+    for stream in (lazy, resident):
+        stream.refill(block)
+    for number in range(40):
+        if number == 21:
+            resumed.load_state_dict(lazy.state_dict())
+        batch = lazy.next()
+        assert torch.equal(batch.images, resident.next().images)
+        if number >= 21:
+            assert torch.equal(batch.images, resumed.next().images)
+    assert lazy.exhausted
+
+
+@pytest.mark.parametrize("method", ["unif-SGD", "dro"])
+def test_a_run_from_a_file_is_the_same_run(
+    method: str, train_here: Callable[..., Completed], tmp_path: Path
+) -> None:
+    words = ["--epochs", "2", "--method", method, "--validation", "100", "--device", "cpu"]
+    curves = []
+    for name, limit in (("resident", ()), ("file", ("--resident-limit", "0"))):
+        assert train_here(*words, *limit, "--experiment-name", name).returncode == 0
+        curve = pd.read_csv(tmp_path / "results" / name / "curve.csv")
+        curves.append(curve[[column for column in curve if not column.endswith("_seconds")]])
+    pd.testing.assert_frame_equal(*curves)
