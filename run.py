@@ -227,6 +227,10 @@ def build(
         world=world,
     )
     augmentation = AUGMENTATIONS[settings.augmentation](**settings.augmentation_options)
+    try:
+        augmentation.check(*size)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     if settings.schedule == "linear":
         rate = partial(linear_rate, total=settings.epochs * per_epoch, first=settings.lr)
     else:

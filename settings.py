@@ -51,8 +51,8 @@ def add_task_flags(parser: Parser) -> None:
         "--augmentation",
         type=one_of(AUGMENTATIONS),
         default="standard",
-        help=f"{', '.join(AUGMENTATIONS)}; randaugment's operations, ranges and signs are "
-        "torchvision's",
+        help=f"{', '.join(AUGMENTATIONS)}; randaugment's and trivialaugment's operations, ranges "
+        "and signs are torchvision's",
         **choice,
     )
     group.add_argument(

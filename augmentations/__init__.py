@@ -1,26 +1,36 @@
 """Augmentations. To add one: one file here and one line below."""
 
 from .base import Augmentation, Mixed
-from .functional import MixedBatch, mixup, ricap
+from .cutmix import CutMix
+from .cutout import Cutout
+from .functional import MixedBatch, cutmix, mixup, ricap
 from .mixup import Mixup
 from .randaugment import RandAugment
 from .ricap import RICAP
+from .trivialaugment import TrivialAugment
 
 AUGMENTATIONS: dict[str, type[Augmentation]] = {
     "standard": Augmentation,
     "mixup": Mixup,
     "ricap": RICAP,
+    "cutmix": CutMix,
+    "cutout": Cutout,
     "randaugment": RandAugment,
+    "trivialaugment": TrivialAugment,
 }
 
 __all__ = [
     "AUGMENTATIONS",
     "RICAP",
     "Augmentation",
+    "CutMix",
+    "Cutout",
     "Mixed",
     "MixedBatch",
     "Mixup",
     "RandAugment",
+    "TrivialAugment",
+    "cutmix",
     "mixup",
     "ricap",
 ]

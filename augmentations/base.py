@@ -41,10 +41,13 @@ class Augmentation:
     #: Batches that `transform` is given at once where the draws are known that far ahead.
     ahead = 1
 
+    def check(self, height: int, width: int) -> None:
+        """Raise a ValueError, of one line for the user, if images so large [pixels] don't fit."""
+
     def transform(self, images: Tensor, rng: np.random.Generator) -> Tensor:
         """Change uint8 images [n, c, h, w], each in its own way, before the crop and flip."""
         return images
 
     def mix(self, images: Tensor, rng: np.random.Generator) -> Mixed:
-        """Mix float32 images [b, c, h, w] of one batch, after the crop and flip."""
+        """Mix or change float32 images [b, c, h, w] of one batch, after all else."""
         return Mixed(images, torch.arange(len(images), device=images.device)[None], [1.0])

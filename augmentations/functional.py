@@ -1,4 +1,4 @@
-"""mixup and RICAP as plain functions on a batch, for any training loop."""
+"""mixup, RICAP and CutMix as plain functions on a batch, for any training loop."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .base import Augmentation
+from .cutmix import CutMix
 from .mixup import Mixup
 from .ricap import RICAP
 
@@ -54,6 +55,20 @@ def ricap(
     Arguments and errors as for `mixup`.
     """
     return mix(RICAP(alpha=alpha), images, targets, generator)
+
+
+def cutmix(
+    images: Tensor,
+    targets: Tensor,
+    *,
+    alpha: float = 1.0,
+    generator: torch.Generator | None = None,
+) -> MixedBatch:
+    """A box of x[permuted] in x, at one place for the batch (Yun et al. 2019).
+
+    Arguments and errors as for `mixup`.
+    """
+    return mix(CutMix(cutmix_alpha=alpha), images, targets, generator)
 
 
 def mix(

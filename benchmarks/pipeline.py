@@ -31,9 +31,19 @@ PATHS = [
     ("standard", None, "standard", 20),
     ("mixup", None, "standard", None),
     ("ricap", None, "standard", None),
+    ("cutmix", None, "standard", None),
+    ("cutout", None, "standard", None),
     ("randaugment", 1, "randaugment", 2.5),
     ("randaugment", None, "randaugment", 6),
+    ("trivialaugment", 1, "trivialaugment", None),
+    ("trivialaugment", None, "trivialaugment", None),
 ]
+#: What the DataLoader's transforms do beside crop, flip and normalisation.
+POLICIES = {
+    "standard": [],
+    "randaugment": [transforms.RandAugment(2, 4)],
+    "trivialaugment": [transforms.TrivialAugmentWide()],
+}
 
 
 class PILImages(torch.utils.data.Dataset):
@@ -52,12 +62,11 @@ class PILImages(torch.utils.data.Dataset):
 
 def warm_loader(dataset: Dataset, augmentation: str) -> Iterator:
     """Endless batches of a DataLoader whose workers stay alive between epochs."""
-    policy = [transforms.RandAugment(2, 4)] if augmentation == "randaugment" else []
     transform = transforms.Compose(
         [
             transforms.RandomCrop(32, padding=4),
             transforms.RandomHorizontalFlip(),
-            *policy,
+            *POLICIES[augmentation],
             transforms.ToTensor(),
             transforms.Normalize(dataset.mean, dataset.deviation),
         ]
@@ -141,7 +150,7 @@ def main() -> None:
     dataset, source = load(arguments.data_dir)
     print(f"{machine()}\ndata: {source}; batches of {BATCH_SIZE}", flush=True)
 
-    loaders = {kind: warm_loader(dataset, kind) for kind in ("standard", "randaugment")}
+    loaders = {kind: warm_loader(dataset, kind) for kind in POLICIES}
     streams = {
         name: Stream(dataset, augmentation(), torch.device("cpu"), seed=1)
         for name, augmentation in AUGMENTATIONS.items()

@@ -3,11 +3,11 @@
 HardnessWeightedSampler    each batch by the last known losses
 PSGDSampler, CSGDSampler   each epoch by how often the network was wrong, or undecided
 SelectiveBackpropSelector  which images of a scored batch are worth a step
-mixup, ricap               two ways of mixing a batch
+cutmix, mixup, ricap       three ways of mixing a batch
 per_image                  losses per pixel or voxel as one per image
 """
 
-from .augmentations import MixedBatch, mixup, ricap
+from .augmentations import MixedBatch, cutmix, mixup, ricap
 from .methods import (
     CSGDSampler,
     HardnessWeightedSampler,
@@ -24,6 +24,7 @@ __all__ = [
     "PSGDSampler",
     "SelectiveBackpropSelector",
     "__version__",
+    "cutmix",
     "mixup",
     "per_image",
     "ricap",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from augmentations import AUGMENTATIONS
 from record import TRAINING_SECONDS
 
 from .cells import arrange
@@ -20,7 +21,6 @@ REFERENCE = "unif-SGD"  # that the others are compared with
 CELL = ["augmentation_label", "budget"]  # of one setup, in which methods meet
 ACCURACIES = ["test_accuracy", *CLASS_COLUMNS]
 COSTS = ["count_entropy", "images_scored", "images_trained", "seconds"]
-ORDER = ("standard", "mixup", "ricap", "randaugment")  # of augmentations
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Study:
     @property
     def augmentations(self) -> list[str]:
         pairs = self.runs[["augmentation", "augmentation_label"]].drop_duplicates()
-        known = {name: i for i, name in enumerate(ORDER)}
+        known = {name: i for i, name in enumerate(AUGMENTATIONS)}
         ordered = sorted(
             pairs.itertuples(index=False), key=lambda pair: (known.get(pair[0], len(known)), *pair)
         )

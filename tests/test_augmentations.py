@@ -14,12 +14,24 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from laws import FALSE_ALARM, assert_law
+from laws import FALSE_ALARM, assert_law, assert_outcomes
 from scipy import stats
 
-from augmentations import AUGMENTATIONS, RICAP, Augmentation, Mixup, RandAugment
+from augmentations import (
+    AUGMENTATIONS,
+    RICAP,
+    Augmentation,
+    CutMix,
+    Cutout,
+    Mixed,
+    Mixup,
+    RandAugment,
+    TrivialAugment,
+    randaugment,
+    trivialaugment,
+)
 from augmentations.geometry import crop_and_flip, normalise
-from augmentations.randaugment import operations
+from augmentations.operations import apply_each, operations
 from data import Dataset
 from stream import Stream
 
@@ -160,8 +172,9 @@ def test_options_are_complete(name):
         assert parameter.default is not parameter.empty
         assert typing.get_origin(hints[parameter.name]) is typing.Annotated
         kind, facts = typing.get_args(hints[parameter.name])
-        assert kind in (int, float, bool)
-        assert type(parameter.default) is kind
+        kinds = typing.get_args(kind) or (kind,)
+        assert len(set(kinds) & {int, float, bool}) == 1
+        assert type(parameter.default) in kinds
         assert set(facts) <= {"help", "low", "high", "above", "below"}
         assert len(facts["help"]) > 20
 
@@ -178,7 +191,10 @@ def test_published_defaults():
         "standard": {},
         "mixup": {"alpha": 0.3},
         "ricap": {"alpha": 0.3},
+        "cutmix": {"cutmix_alpha": 1.0},
+        "cutout": {"cutout_size": None},
         "randaugment": {"randaugment_n": 2, "randaugment_m": 4},
+        "trivialaugment": {},
     }
 
 
@@ -201,7 +217,7 @@ def test_every_image_owns_exactly_one_mixed_image(name, batch_size):
         assert torch.equal(mixed.owners(), mixed.sources[largest])
 
 
-@pytest.mark.parametrize("name", ["standard", "randaugment"])
+@pytest.mark.parametrize("name", ["standard", "randaugment", "trivialaugment"])
 def test_augmentations_that_do_not_mix(name):
     images = painted(9, 4, 4).float()
     mixed = AUGMENTATIONS[name]().mix(images, np.random.default_rng(0))
@@ -210,7 +226,7 @@ def test_augmentations_that_do_not_mix(name):
     assert mixed.shares == [1.0]
 
 
-@pytest.mark.parametrize("name", ["standard", "mixup", "ricap"])
+@pytest.mark.parametrize("name", ["standard", "mixup", "ricap", "cutmix", "cutout"])
 def test_augmentations_that_do_not_transform(name):
     images = noise(9, 3, 4, 4)
     assert torch.equal(AUGMENTATIONS[name]().transform(images, np.random.default_rng(0)), images)
@@ -380,22 +396,195 @@ def test_ricap_permutations_are_independent():
     assert_law([firsts[rows] for rows in itertools.product((0, 1), repeat=4)], np.ones(16))
 
 
-# --- RandAugment ---
+# --- CutMix ---
 
 
-def torchvision_forced(name: str, magnitude: int, sign: int):
-    """torchvision's RandAugment, made to draw that operation and that sign."""
-    from torchvision.transforms.v2 import RandAugment as Reference
+def box_of(mixed: Mixed, images: torch.Tensor) -> tuple[int, int, int, int] | None:
+    """Top, bottom, left and right of the box in painted images, the same in all; None: no box.
 
+    Every pixel has to be the image's own or, inside, its partner's from the same place.
+    """
+    own, partners = mixed.sources
+    assert own.tolist() == list(range(len(images)))
+    assert (own != partners).any(), "nothing shows where each image is its own partner"
+    pasted = (mixed.images != images).any(1)
+    assert torch.equal(pasted, pasted.any(0) & (own != partners)[:, None, None])
+    expected = torch.where(pasted[:, None], images[partners], images)
+    assert torch.equal(mixed.images, expected)
+    rows, columns = (pasted.any(0).any(side).nonzero().flatten() for side in (1, 0))
+    if not len(rows):
+        return None
+    box = (rows[0].item(), rows[-1].item() + 1, columns[0].item(), columns[-1].item() + 1)
+    assert len(rows) * len(columns) == pasted.any(0).sum() == area_of(box)
+    return box
+
+
+def area_of(box: tuple[int, int, int, int] | None) -> int:
+    return (box[1] - box[0]) * (box[3] - box[2]) if box else 0
+
+
+def box_law(alpha: float, height: int, width: int) -> dict:
+    """Probability of each box: by intervals of lambda between whose ends both sizes are fixed."""
+    ends = {1 - (2 * k / side) ** 2 for side in (height, width) for k in range(side // 2 + 1)}
+    ends = sorted(ends | {0.0})
+    law = Counter()
+    for low, high in itertools.pairwise(ends):
+        chance = np.diff(stats.beta(alpha, alpha).cdf([low, high])).item()
+        scale = np.sqrt(1 - (low + high) / 2)
+        h, w = int(height * scale / 2), int(width * scale / 2)
+        for y, x in itertools.product(range(height), range(width)):
+            box = (max(y - h, 0), min(y + h, height), max(x - w, 0), min(x + w, width))
+            law[box if h and w else None] += chance / (height * width)
+    assert sum(law.values()) == pytest.approx(1)
+    return dict(law)
+
+
+@pytest.mark.parametrize("height, width", [(7, 5), (5, 11), (9, 8)])
+@pytest.mark.parametrize("alpha", [0.3, 1.0])
+def test_cutmix_boxes_follow_their_law_and_shares_are_what_is_left_in_the_image(
+    alpha, height, width
+):
+    images, rng = painted(8, height, width).float(), np.random.default_rng(1)
+    cutmix, boxes, winners = CutMix(cutmix_alpha=alpha), [], Counter()
+    for _ in range(1500):
+        mixed = cutmix.mix(images, rng)
+        boxes.append(box_of(mixed, images))
+        share = area_of(boxes[-1]) / (height * width)
+        assert mixed.shares == [1 - share, share]
+        winners[torch.equal(mixed.owners(), mixed.sources[1])] += 1
+    assert_outcomes(boxes, box_law(alpha, height, width))
+    assert min(winners[True], winners[False]) > 20, "not both sources came to own images"
+
+
+def test_cutmix_shares_are_those_of_torchvision():
+    """Another implementation, by the distribution of its shares at CIFAR's size."""
+    from torchvision.transforms.v2 import CutMix as Reference
+
+    images, rng = torch.zeros(1, 1, 32, 32), np.random.default_rng(2)
+    shares = [CutMix().mix(images, rng).shares[0] for _ in range(2000)]
+    reference = Reference(alpha=1.0, num_classes=2)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        theirs = [reference.make_params([images])["lam_adjusted"] for _ in range(2000)]
+    assert stats.ks_2samp(shares, theirs).pvalue > FALSE_ALARM
+
+
+def test_cutmix_partners_are_uniform():
+    images, rng = torch.zeros(4, 1, 2, 2), np.random.default_rng(3)
+    partners = Counter(tuple(CutMix().mix(images, rng).sources[1].tolist()) for _ in range(2400))
+    assert_law([partners[order] for order in itertools.permutations(range(4))], np.ones(24))
+
+
+# --- Cutout ---
+
+
+def cut_slowly(height: int, width: int, size: int, y: int, x: int) -> np.ndarray:
+    """What is left [height, width] of ones when a square about (y, x) is cut, pixel by pixel."""
+    left = np.ones((height, width), np.float32)
+    for i, j in itertools.product(range(size), repeat=2):
+        row, column = y - size // 2 + i, x - size // 2 + j
+        if 0 <= row < height and 0 <= column < width:
+            left[row, column] = 0
+    return left
+
+
+@functools.cache
+def cut_images(height: int, width: int, size: int) -> tuple[tuple[int, int], ...]:
+    """The centre at which each of 4,000 images was cut, in two batches of one generator."""
+    centres = list(itertools.product(range(height), range(width)))
+    meaning = {cut_slowly(height, width, size, *place).tobytes(): place for place in centres}
+    assert len(meaning) == len(centres)
+    rng, images = np.random.default_rng(0), torch.ones(2000, 2, height, width)
+    results = torch.cat([Cutout(cutout_size=size).mix(images, rng).images for _ in range(2)])
+    assert torch.equal(results[:, 0], results[:, 1])
+    return tuple(meaning[result[0].numpy().tobytes()] for result in results)
+
+
+@pytest.mark.parametrize("height, width, size", [(5, 7, 1), (5, 7, 2), (6, 5, 3), (8, 8, 4)])
+def test_cutout_centres_are_uniform_over_all_pixels(height, width, size):
+    places = itertools.product(range(height), range(width))
+    assert_outcomes(cut_images(height, width, size), dict.fromkeys(places, 1.0))
+
+
+def test_cutout_squares_are_independent_of_their_neighbours():
+    drawn = cut_images(5, 7, 2)
+    for axis, side in enumerate((5, 7)):
+        pairs = [(one[axis], other[axis]) for one, other in zip(drawn[::2], drawn[1::2])]
+        assert_outcomes(pairs, dict.fromkeys(itertools.product(range(side), repeat=2), 1.0))
+    assert drawn[:2000] != drawn[2000:], "two batches were cut alike"
+
+
+def test_cutout_leaves_the_rest_and_the_owner():
+    images = painted(50, 9, 6).float()
+    mixed = Cutout(cutout_size=3).mix(images, np.random.default_rng(0))
+    cut = mixed.images == 0
+    assert cut.any((1, 2, 3)).all()
+    assert torch.equal(mixed.images, images.masked_fill(cut, 0))
+    assert mixed.sources.tolist() == [list(range(50))]
+    assert mixed.shares == [1.0]
+
+
+@pytest.mark.parametrize(
+    "height, width, expected", [(32, 32, 16), (28, 28, 14), (84, 84, 42), (8, 8, 4), (9, 12, 4)]
+)
+def test_cutout_takes_half_of_the_side_by_default(height, width, expected):
+    images = torch.ones(400, 1, height, width)
+    cut = (Cutout().mix(images, np.random.default_rng(0)).images == 0).sum((1, 2, 3))
+    assert cut.max() == expected**2
+
+
+def test_cutout_in_the_stream_is_the_mean_colour():
+    """On white images, which the crop does not change without padding."""
+    white = torch.full((30, 3, 8, 8), 255, dtype=torch.uint8)
+    dataset = make_dataset(white, mean=0.4, deviation=0.2)
+    stream = Stream(dataset, Cutout(), CPU, seed=1)
+    stream.refill(torch.arange(30).view(1, 30))
+    images = stream.next().images
+    cut = images == 0
+    assert 4 <= cut[:, 0].sum((1, 2)).min() <= cut[:, 0].sum((1, 2)).max() == 16
+    np.testing.assert_allclose(images[~cut], 3.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_every_augmentation_takes_any_size_by_default(name):
+    for size in ((8, 8), (5, 7), (84, 84)):
+        AUGMENTATIONS[name]().check(*size)
+
+
+def test_cutout_refuses_a_square_larger_than_the_image():
+    Cutout(cutout_size=9).check(9, 12)
+    with pytest.raises(ValueError, match=r"--cutout-size 10.*9x12 pixels; give at most 9"):
+        Cutout(cutout_size=10).check(9, 12)
+
+
+# --- The operations of RandAugment and TrivialAugment ---
+
+
+def reference_of(policy: str) -> type:
+    from torchvision.transforms import v2
+
+    return {"randaugment": v2.RandAugment, "trivialaugment": v2.TrivialAugmentWide}[policy]
+
+
+def ranges_of(policy: str, height: int, width: int) -> dict[str, torch.Tensor]:
+    return randaugment.ranges(height, width) if policy == "randaugment" else trivialaugment.ranges()
+
+
+each_policy = pytest.mark.parametrize("policy", ["randaugment", "trivialaugment"])
+
+
+def torchvision_forced(name: str, magnitude: int, sign: int, policy="randaugment"):
+    """torchvision's policy, made to draw one operation: that one, magnitude and sign."""
+    Reference = reference_of(policy)
     magnitudes, signed = Reference._AUGMENTATION_SPACE[name]
     assert signed or sign == 1
-    transform = Reference(num_ops=1, magnitude=magnitude)
+    transform = Reference(num_ops=1) if policy == "randaugment" else Reference()
 
-    def with_sign(*arguments):
+    def only(*arguments):
         values = magnitudes(*arguments)
-        return None if values is None else sign * values
+        return None if values is None else (sign * values[magnitude]).expand(31)
 
-    transform._AUGMENTATION_SPACE = {name: (with_sign, False)}
+    transform._AUGMENTATION_SPACE = {name: (only, False)}
     return transform
 
 
@@ -407,56 +596,58 @@ def signed_names() -> list[tuple[str, int]]:
     return [(name, sign) for name, (_, signed) in space for sign in ((1, -1) if signed else (1,))]
 
 
-def test_randaugment_has_torchvisions_operations():
-    from torchvision.transforms.v2 import RandAugment as Reference
-
-    space = Reference._AUGMENTATION_SPACE
+@each_policy
+def test_operations_are_those_of_torchvision(policy):
+    space = reference_of(policy)._AUGMENTATION_SPACE
     assert list(operations()) == list(space)
     signed = {name for name, operation in operations().items() if operation.signed}
     assert signed == {name for name, (_, signed) in space.items() if signed}
 
 
 @pytest.mark.parametrize("height, width", [(32, 32), (28, 28), (84, 84), (8, 8), (20, 331)])
-@pytest.mark.parametrize("magnitude", [0, 4, 9, 30])
-def test_randaugment_has_torchvisions_amounts(magnitude, height, width):
-    from torchvision.transforms.v2 import RandAugment as Reference
-
-    for name, (magnitudes, _) in Reference._AUGMENTATION_SPACE.items():
+@each_policy
+def test_amounts_are_those_of_torchvision(policy, height, width):
+    """Exactly: a rounding error would cost a whole pixel, or bit, here and there."""
+    ranges = ranges_of(policy, height, width)
+    space = reference_of(policy)._AUGMENTATION_SPACE
+    assert ranges.keys() == space.keys()
+    for name, (magnitudes, _) in space.items():
         values = magnitudes(31, height, width)
-        if values is None:
-            continue
-        amount = operations()[name].amounts(height, width)[magnitude]
-        assert float(amount) == float(values[magnitude]), name
-
-
-@pytest.mark.parametrize("side", [8, 28, 32, 84])
-def test_randaugment_moves_by_torchvisions_whole_pixels(side):
-    """At every magnitude: a rounding error would cost a whole pixel, or bit, here."""
-    from torchvision.transforms.v2 import RandAugment as Reference
-
-    for name in ("TranslateX", "TranslateY", "Posterize"):
-        values = Reference._AUGMENTATION_SPACE[name][0](31, side, side)
-        amounts = operations()[name].amounts(side, side)
-        assert [int(amount) for amount in amounts] == [int(value) for value in values]
+        expected = torch.zeros(31) if values is None else values.float()
+        assert torch.equal(ranges[name], expected), name
 
 
 @pytest.mark.parametrize("channels, height, width", [(3, 32, 32), (1, 28, 28), (3, 10, 17)])
-@pytest.mark.parametrize("magnitude", [0, 4, 9, 30])
-def test_randaugment_does_what_torchvision_does(magnitude, channels, height, width):
-    """Each operation and sign on a batch, against single images; some of them of few values."""
+@each_policy
+def test_operations_do_what_torchvision_does(policy, channels, height, width):
+    """At every magnitude and sign in one batch each, against single images, some of few values."""
     images = noise(4, channels, height, width)
     images[1] = images[1] // 4 + 100  # of low contrast
-    images[2, :, : height // 2] = 221  # the threshold of Solarize at magnitude 4
+    images[2, :, : height // 2] = 221  # a threshold of Solarize
     images[3] = 30
+    ranges = ranges_of(policy, height, width)
     for number, (name, operation) in enumerate(operations().items()):
-        for sign in (1, -1) if operation.signed else (1,):
-            reference = torchvision_forced(name, magnitude, sign)
-            expected = torch.stack([reference(image) for image in images])
-            augmentation = RandAugment(randaugment_n=1, randaugment_m=magnitude)
-            results = augmentation.apply(images, np.full(4, number), np.full(4, sign < 0))
-            assert results.dtype == torch.uint8
-            # Bit for bit but for the order of sums (Contrast's mean).
-            assert levels_apart(results, expected).max() <= 1, (name, sign)
+        signs = (1, -1) if operation.signed else (1,)
+        cells = list(itertools.product(range(31), signs, range(4)))
+        levels, drawn_signs, rows = np.array(cells).T
+        results = apply_each(
+            images[torch.from_numpy(rows)],
+            np.full(len(cells), number),
+            levels,
+            drawn_signs < 0,
+            ranges,
+        )
+        expected = torch.cat(
+            [
+                torchvision_forced(name, level, sign, policy)(images)
+                for level, sign in itertools.product(range(31), signs)
+            ]
+        )
+        assert results.dtype == torch.uint8
+        # Bit for bit but for the order of sums in blends.
+        apart = levels_apart(results, expected)
+        assert apart.max() <= (1 if name in ("Color", "Contrast", "Sharpness") else 0), name
+        assert (apart > 0).float().mean() < 0.02, name
 
 
 def levels_apart(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
@@ -530,6 +721,41 @@ def test_randaugment_applies_several_operations_with_replacement():
     assert stats.binomtest(seen, copies, chance).pvalue > FALSE_ALARM
 
 
+def drawn_by_trivialaugment(images: torch.Tensor, monkeypatch, batches: int) -> tuple:
+    """Results, and the numbers, levels and signs [n] that the augmentation drew for them."""
+    draws = []
+
+    def spy(images, numbers, levels, negative, ranges):
+        draws.append((numbers, levels, negative))
+        return apply_each(images, numbers, levels, negative, ranges)
+
+    monkeypatch.setattr(trivialaugment, "apply_each", spy)
+    rng = np.random.default_rng(0)
+    results = [TrivialAugment().transform(images, rng) for _ in range(batches)]
+    return torch.cat(results), *map(np.concatenate, zip(*draws))
+
+
+def test_trivialaugment_applies_to_each_image_what_it_drew(monkeypatch):
+    images = noise(200, 3, 16, 20)
+    results, *draws = drawn_by_trivialaugment(images, monkeypatch, 1)
+    for image, result, number, level, negative in zip(images, results, *draws):
+        name, operation = list(operations().items())[number]
+        sign = -1 if negative and operation.signed else 1
+        expected = torchvision_forced(name, level, sign, "trivialaugment")(image)
+        assert levels_apart(result, expected).max() <= 1, name
+
+
+def test_trivialaugment_draws_operation_magnitude_and_sign_uniformly_per_image(monkeypatch):
+    _, numbers, levels, negative = drawn_by_trivialaugment(noise(6000, 1, 3, 3), monkeypatch, 2)
+    drawn = list(zip(numbers.tolist(), levels.tolist(), negative.tolist()))
+    cells = itertools.product(range(14), range(31), (False, True))
+    assert_outcomes(drawn, dict.fromkeys(cells, 1.0))
+    neighbours = Counter(zip(numbers[::2].tolist(), numbers[1::2].tolist()))
+    pairs = itertools.product(range(14), repeat=2)
+    assert_law([neighbours[pair] for pair in pairs], np.ones(14 * 14))
+    assert drawn[:6000] != drawn[6000:], "two batches were changed alike"
+
+
 def test_randaugment_of_no_operations_is_the_identity():
     images = noise(6, 3, 8, 8)
     results = RandAugment(randaugment_n=0).transform(images, np.random.default_rng(0))
@@ -596,6 +822,7 @@ def shares_by_shades(images: torch.Tensor) -> torch.Tensor:
         (RandAugment(randaugment_n=0), lamps(), shares_by_lamps),
         (Mixup(alpha=1.0), lamps(), shares_by_lamps),
         (RICAP(alpha=1.0), shades(), shares_by_shades),
+        (CutMix(), shades(), shares_by_shades),
     ],
 )
 def test_targets_are_what_the_pixels_show(augmentation, images, shares):
@@ -701,12 +928,13 @@ def test_equal_draws_are_augmented_afresh(name):
     assert not any(torch.equal(a, b) for a, b in itertools.combinations(images, 2))
 
 
-def test_randaugment_in_the_stream_is_afresh_for_each_batch_and_seed():
+@pytest.mark.parametrize("policy", [RandAugment, TrivialAugment])
+def test_operations_in_the_stream_are_drawn_afresh_for_each_batch_and_seed(policy):
     """Without crop and flip, whose draws would hide operations drawn twice alike."""
     dataset = make_dataset(noise(40, 3, 8, 8))
     block, images = torch.arange(12).expand(18, 12), []
     for seed in (1, 2):
-        stream = Stream(dataset, RandAugment(), CPU, seed)
+        stream = Stream(dataset, policy(), CPU, seed)
         images += columns_of(stream, [block, block])[::4]
     assert len(images) == 72
     assert not any(torch.equal(a, b) for a, b in itertools.combinations(images, 2))

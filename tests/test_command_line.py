@@ -332,6 +332,8 @@ OPTIONS = {
     "dro_momentum": ("--dro-momentum 0.9", 0.9, {"dro"}),
     "dro_importance": ("--dro-importance", True, {"dro"}),
     "alpha": ("--alpha 0.5", 0.5, {"mixup", "ricap"}),
+    "cutmix_alpha": ("--cutmix-alpha 0.5", 0.5, {"cutmix"}),
+    "cutout_size": ("--cutout-size 3", 3, {"cutout"}),
     "randaugment_n": ("--randaugment-n 1", 1, {"randaugment"}),
     "randaugment_m": ("--randaugment-m 30", 30, {"randaugment"}),
 }
@@ -381,6 +383,9 @@ def files_of_run(train_here, name: str, *arguments: object) -> tuple[pd.DataFram
         ("c-SGD", "ricap"),
         ("selective-backprop", "ricap"),
         ("dro", "mixup"),
+        ("p-SGD", "cutmix"),
+        ("SGD", "cutout"),
+        ("dro", "trivialaugment"),
     ],
 )
 def test_a_seed_gives_one_result_and_another_seed_another(
@@ -510,6 +515,15 @@ REFUSED = {
         ["--milestones", "'0'", "at least 1"],
     ),
     "alpha: zero": ("--augmentation mixup --alpha 0", ["--alpha", "'0'", "above 0"]),
+    "cutmix: alpha of zero": (
+        "--augmentation cutmix --cutmix-alpha 0",
+        ["--cutmix-alpha", "'0'", "above 0"],
+    ),
+    "cutout: no size": ("--augmentation cutout --cutout-size 0", ["--cutout-size", "at least 1"]),
+    "cutout: larger than the images": (
+        "--augmentation cutout --cutout-size 9",
+        ["--cutout-size 9", "8x8 pixels", "at most 8"],
+    ),
     "randaugment: no such magnitude": (
         "--augmentation randaugment --randaugment-m 31",
         ["--randaugment-m", "'31'", "at most 30"],
@@ -1063,6 +1077,8 @@ DEFAULTS = {
     "--dro-init": "log(classes)",
     "--dro-momentum": "0.0",
     "--alpha": "0.3",
+    "--cutmix-alpha": "1.0",
+    "--cutout-size": "half of the images' shorter side",
     "--randaugment-n": "2",
     "--randaugment-m": "4",
     "--seed": "1",

@@ -544,7 +544,7 @@ def test_queue_keeps_order_and_leftovers():
         assert torch.equal(rows, torch.cat([getattr(batch, name) for batch in batches]))
 
 
-@pytest.mark.parametrize("augmentation", ["mixup", "ricap"])
+@pytest.mark.parametrize("augmentation", ["mixup", "ricap", "cutmix"])
 def test_mixed_images_keep_their_targets_in_the_queue(augmentation):
     """A step's rows come from batches of unlike shares, each with its own image and target."""
     dataset = make_dataset(num_images=60)

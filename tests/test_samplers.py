@@ -28,7 +28,7 @@ from test_methods import copied, saved_and_loaded
 from torch.nn.functional import one_hot
 from torch.utils.data import DataLoader, Dataset
 
-from augmentations import MixedBatch, mixup, ricap
+from augmentations import MixedBatch, cutmix, mixup, ricap
 from benchmarks import sampler_overhead
 from methods import (
     CSGDSampler,
@@ -1129,9 +1129,9 @@ def test_one_number_for_the_batch_is_an_error():
         per_image(torch.tensor(2.0))
 
 
-# --- mixup and ricap ---
+# --- mixup, ricap and cutmix ---
 
-each_mix = pytest.mark.parametrize("mix", [mixup, ricap])
+each_mix = pytest.mark.parametrize("mix", [mixup, ricap, cutmix])
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -1157,17 +1157,18 @@ def test_targets_of_mixup_are_the_mixture_of_pixels(device, count, shape):
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 5, 9), (2, 12, 7)])
 @pytest.mark.parametrize("count", [1, 2, 17])
+@pytest.mark.parametrize("mix, parts", [(ricap, 4), (cutmix, 2)])
 @each_device
-def test_targets_of_ricap_are_shares_of_the_area(device, count, shape):
+def test_targets_are_shares_of_the_area(device, mix, parts, count, shape):
     """Where each image is of one colour and a class of its own, pixels can be counted."""
     colours = torch.arange(count, device=device)
     images = colours.float()[:, None, None, None].expand(count, *shape)
     for seed in range(20):
-        mixed = ricap(images, torch.eye(count, device=device), generator=seeded(seed))
+        mixed = mix(images, torch.eye(count, device=device), generator=seeded(seed))
         assert mixed.images.shape == images.shape
         areas = one_hot(mixed.images.long(), count).float().mean((1, 2, 3))
         torch.testing.assert_close(mixed.targets, areas)
-        assert_owners_fill_most(mixed, parts=4)
+        assert_owners_fill_most(mixed, parts)
 
 
 def assert_owners_fill_most(mixed: MixedBatch, parts: int) -> None:
@@ -1192,7 +1193,7 @@ def test_most_images_are_mixed_of_different_ones(mix):
     for seed in range(50):
         mixed = mix(noise(64, 3, 8, 8), torch.eye(64), alpha=1.0, generator=seeded(seed))
         parts += (mixed.targets > 0).sum(1).tolist()
-    assert Counter(parts).most_common(1)[0][0] == {mixup: 2, ricap: 4}[mix]
+    assert Counter(parts).most_common(1)[0][0] == {mixup: 2, ricap: 4, cutmix: 2}[mix]
 
 
 @each_mix
@@ -1263,7 +1264,7 @@ def test_a_share_parameter_not_above_zero_is_an_error(mix, alpha):
         mix(noise(9, 3, 8, 8), torch.eye(9), alpha=alpha)
 
 
-@each_mix
+@pytest.mark.parametrize("mix", [mixup, ricap])  # a box of cutmix may stick out of the image
 def test_alpha_says_how_even_the_shares_are(mix):
     """The owner's share nears one for small values and an even part for large ones."""
     images, targets = noise(64, 1, 16, 16), torch.eye(64)
