@@ -49,7 +49,8 @@ class Cutout(Augmentation):
         there = torch.from_numpy(np.hstack([rows, columns])).to(images.device, non_blocking=True)
         rows, columns = there.split([height, width], dim=1)
         square = rows[:, None, :, None] & columns[:, None, None, :]
-        return super().mix(images.masked_fill(square, 0), rng)
+        # A product, because filling by a mask of fewer channels takes half as long again.
+        return super().mix(images * ~square, rng)
 
 
 def covered(side: int, size: int, count: int, rng: np.random.Generator) -> np.ndarray:

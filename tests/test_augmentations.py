@@ -232,6 +232,26 @@ def test_augmentations_that_do_not_transform(name):
     assert torch.equal(AUGMENTATIONS[name]().transform(images, np.random.default_rng(0)), images)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_a_gpu_has_the_draws_and_results_of_a_cpu(name):
+    """But for pixels half-way between two, where a last digit decides."""
+    images, augmentation = noise(300, 3, 32, 32), AUGMENTATIONS[name]()
+    changed, changed_there = (
+        augmentation.transform(images.to(device), np.random.default_rng(0))
+        for device in ("cpu", "cuda")
+    )
+    assert changed_there.device.type == "cuda"
+    assert (levels_apart(changed, changed_there.cpu()) > 1).float().mean() < 0.01
+    mixed, mixed_there = (
+        augmentation.mix(images.float().to(device), np.random.default_rng(0))
+        for device in ("cpu", "cuda")
+    )
+    torch.testing.assert_close(mixed_there.images.cpu(), mixed.images, atol=1e-3, rtol=0)
+    assert torch.equal(mixed_there.sources.cpu(), mixed.sources)
+    assert mixed_there.shares == mixed.shares
+
+
 # --- mixup ---
 
 
