@@ -74,12 +74,13 @@ def lead(settings: argparse.Namespace, device: torch.device, world: World) -> No
         signals = Signals()
         rows = restore(folder, settings, trainer)
         with folder.running():
-            compile_seconds = warm_up(trainer, settings)
-            folder.write_config(describe(settings, trainer, compile_seconds))
+            config = describe(settings, trainer, warm_up(trainer, settings))
+            folder.write_config(config)
             folder.write_curve(rows)
             train(trainer, folder, settings, rows, signals)
             folder.write_model(trainer.model.state_dict())
             folder.write_per_class(trainer.per_class())
+            folder.write_config(config | {"method_summary": trainer.method.summary()})
         checkpoint.remove(folder)
     best = max(rows, key=lambda row: row.get("test_accuracy", 0.0))
     print(

@@ -2,7 +2,11 @@
 
 from .base import Method, Task
 from .batch import Batch
+from .cvar import CVaR, cvar_weights
 from .dro import HardnessWeighted, HardnessWeightedSampler
+from .grad_norm import GradNorm
+from .infobatch import InfoBatch
+from .obftf import OBFTF, nearest_mean_subset
 from .sampler import per_image
 from .selective_backprop import SelectiveBackprop, SelectiveBackpropSelector
 from .subset import CSGD, PSGD, CSGDSampler, PSGDSampler, UnifSGD
@@ -16,6 +20,10 @@ METHODS: dict[str, type[Method]] = {
     "c-SGD": CSGD,
     "selective-backprop": SelectiveBackprop,
     "dro": HardnessWeighted,
+    "infobatch": InfoBatch,
+    "grad-norm": GradNorm,
+    "obftf": OBFTF,
+    "cvar": CVaR,
 }
 
 __all__ = [
@@ -27,5 +35,7 @@ __all__ = [
     "PSGDSampler",
     "SelectiveBackpropSelector",
     "Task",
+    "cvar_weights",
+    "nearest_mean_subset",
     "per_image",
 ]

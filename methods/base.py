@@ -42,7 +42,7 @@ class Method(nn.Module):
 
     State with one entry per image goes in buffers on the task's device, full size from the
     start, so that `state_dict()` is a complete checkpoint. All randomness comes from
-    `self.rng`. Nothing here may copy to the host or wait for the device.
+    `self.rng`. No step may copy to the host or wait for the device; `draw` may, for a number.
 
     A method's options are the keyword arguments of its constructor, each annotated as
     `Annotated[type, dict(help=..., low=..., high=...)]`: the command line is made from them.
@@ -76,6 +76,10 @@ class Method(nn.Module):
 
     def observe(self, batch: Batch, logits: Tensor, losses: Tensor) -> None:
         """Learn from the step just made: its batch, logits [B, C] and losses [B]."""
+
+    def summary(self) -> dict[str, float]:
+        """Numbers that config.json gives at the end of the run, of how the method went."""
+        return {}
 
     def permutation(self, n: int) -> Tensor:
         return torch.randperm(n, generator=self.rng, device=self.task.device)

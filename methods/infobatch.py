@@ -1,0 +1,89 @@
+"""InfoBatch: passes that leave out some of the easy images and weigh the others of them more."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from .base import Method, Task
+from .batch import Batch
+
+
+class InfoBatch(Method):
+    """Each pass drops images with a stale loss below the mean with probability r.
+
+    Qin et al. 2024, "InfoBatch: Lossless Training Speed Up by Unbiased Dynamic Data Pruning",
+    section 2. An image's stale loss is the one of its last visit. The losses of images below the
+    mean that are kept weigh 1 / (1 - r), so that the expected gradient of a pass is that of all
+    images. Passes that begin after a share delta of the run are full ones.
+
+    Departures: images are dropped by independent coins, as in the paper, where its code draws an
+    exact number of them. One without a loss yet is always kept and not part of the mean; the code
+    gives it a loss of 3. The ragged end of a pass is dropped, as everywhere here. A pass that is
+    under way at delta goes on as it is, so a run of few passes has less than 1 - delta of full
+    ones at its end. If less than a batch would be kept, the pass is a full one.
+
+    How many images are kept is read back from the device once per pass.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        *,
+        infobatch_ratio: Annotated[
+            float,
+            dict(
+                low=0,
+                below=1,
+                help="infobatch: probability that a pass leaves out an image of a loss below the "
+                "mean (Qin et al. 2024)",
+            ),
+        ] = 0.5,
+        infobatch_delta: Annotated[
+            float,
+            dict(
+                low=0,
+                high=1,
+                help="infobatch: share of the run after which passes are full ones (Qin et al. "
+                "2024)",
+            ),
+        ] = 0.875,
+    ):
+        super().__init__(task)
+        self.ratio, self.delta = infobatch_ratio, infobatch_delta
+        self.offered = self.kept = 0  # images of all passes drawn so far
+        unknown = torch.full((task.num_images,), torch.nan, device=task.device)
+        self.register_buffer("losses", unknown)
+        # What a stale loss has to be below for the present pass; below NaN there is nothing.
+        self.register_buffer("mean", unknown[0].clone())
+
+    def draw(self, progress: float) -> Tensor:
+        order = self.permutation(self.task.num_images)
+        mean = self.losses.nanmean() if progress < self.delta else torch.nan
+        coins = torch.rand(len(order), generator=self.rng, device=order.device)
+        kept = order[(coins >= self.ratio) | ~(self.losses[order] < mean)]
+        if len(kept) < self.task.batch_size:
+            kept, mean = order, torch.nan
+        self.mean.fill_(mean)
+        self.offered += len(order)
+        self.kept += len(kept)
+        return self.in_batches(kept)
+
+    def reweigh(self, batch: Batch, losses: Tensor) -> Tensor:
+        # A pass has an image once, whose stale loss is thus still the one it was drawn by.
+        return torch.where(self.losses[batch.index] < self.mean, 1 / (1 - self.ratio), 1.0)
+
+    def observe(self, batch: Batch, logits: Tensor, losses: Tensor) -> None:
+        self.losses[batch.index] = losses.float()
+
+    def summary(self) -> dict[str, float]:
+        return {"share_of_images_kept": self.kept / self.offered} if self.offered else {}
+
+    def get_extra_state(self) -> dict:
+        return super().get_extra_state() | {"offered": self.offered, "kept": self.kept}
+
+    def set_extra_state(self, state: dict) -> None:
+        super().set_extra_state(state)
+        self.offered, self.kept = state["offered"], state["kept"]
