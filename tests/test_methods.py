@@ -953,3 +953,29 @@ def test_selective_backprop_spends_the_budget_in_about_as_many_passes_as_epochs(
     trained = task.epochs * task.steps_per_epoch * 16
     expected = 1024 + (trained - 1024) / 0.25
     assert trainer.images_scored == pytest.approx(expected, rel=0.1)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_loaded_run_goes_on_alike_from_any_step(name):
+    """In the midst of a block and of a pass, with mixed images: the same weights to the bit."""
+    task, dataset = make_task(num_images=100, batch_size=8, epochs=8), make_dataset(num_images=100)
+
+    def make() -> Trainer:
+        return make_trainer(METHODS[name](task, **OPTIONS.get(name, {})), dataset, "ricap")
+
+    straight = make()
+    straight.start()
+    states = {}
+    while not straight.finished:
+        if straight.step in (13, 27):
+            states[straight.step] = saved_and_loaded(straight.state_dict())
+        straight.make_step(straight.next_batch())
+    for step, state in states.items():
+        resumed = make()
+        resumed.load_state_dict(state)
+        assert resumed.step == step
+        resumed.start()
+        while not resumed.finished:
+            resumed.make_step(resumed.next_batch())
+        assert resumed.images_scored == straight.images_scored
+        assert all(map(torch.equal, resumed.model.parameters(), straight.model.parameters()))
