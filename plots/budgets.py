@@ -55,7 +55,7 @@ def draw_against_budget(study: Study, column: str, label: str) -> Figure:
     for axis in axes[:, 0]:
         axis.set_ylabel(label)
     for axis in panels[-columns:]:
-        axis.set_xlabel("budget (% of all iterations), methods side by side")
+        axis.set_xlabel(f"budget (% of all {study.budget_unit}), methods side by side")
         axis.tick_params(labelbottom=True)
     add_legend(figure, study.methods)
     add_title(figure, study.title, explain(study))

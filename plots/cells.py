@@ -21,6 +21,7 @@ from errors import UsageError
 from flags import options_of
 from methods import METHODS
 from run import consequential
+from settings import complete
 
 from .runs import Run
 
@@ -35,8 +36,8 @@ def as_text(values: Mapping) -> str:
 
 def describe(run: Run) -> dict:
     """A run's place in the grid, a row of the table of runs."""
-    settings = run.settings
-    shared = consequential(settings)
+    settings = complete(run.settings)
+    shared = {key: value for key, value in consequential(settings).items() if value is not None}
     return {
         "folder": str(run.folder),
         "others": as_text(
@@ -46,6 +47,7 @@ def describe(run: Run) -> dict:
         "num_images": run.num_images,
         **{key: settings[key] for key in ("dataset", "model", "epochs", "seed", "budget")},
         **{key: settings.get(key) for key in ("imbalance", "label_noise", "validation")},
+        "compute_budget": settings["compute_budget"],
         "schedule": settings.get("schedule"),
         **{key: settings[key] for key in ("method", "augmentation")},
         **{key: as_text(settings[key]) for key in ("method_options", "augmentation_options")},
@@ -143,10 +145,10 @@ def name_of(setup: Mapping, different: Sequence[str]) -> str:
 def title_of(setup: Mapping, different: Sequence[str]) -> str:
     """A setup in words, for a reader of one figure."""
     told = [setup["dataset"], setup["model"], f"{setup['epochs']} epochs"]
-    extras = dict.fromkeys(("imbalance", "label_noise", *different))
-    for key in extras:
+    always = [key for key in ("imbalance", "label_noise", "compute_budget") if setup.get(key)]
+    for key in dict.fromkeys([*always, *different]):
         if key not in ("dataset", "model", "epochs") and key in setup:
-            told.append(f"{key.replace('_', ' ')} {show(setup[key])}")
+            told.append(key.replace("_", " ") + in_words(setup[key]))
     return ", ".join(told)
 
 

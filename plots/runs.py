@@ -105,7 +105,8 @@ def read_run(folder: Path) -> Run:
         raise BadRun(f"{path}: {error.strerror}") from None
     except (ValueError, TypeError, AttributeError) as error:
         raise BadRun(f"{path}: not what train.py writes ({error})") from None
-    curve = read_curve(folder / "curve.csv", settings["epochs"])
+    gaps = bool(settings.get("compute_budget"))  # where one step may end several epochs
+    curve = read_curve(folder / "curve.csv", settings["epochs"], gaps)
     return Run(folder, settings, versions, num_images, curve)
 
 
@@ -119,8 +120,11 @@ def check(settings: Mapping, name: str, kind: type) -> object:
     return value
 
 
-def read_curve(path: Path, epochs: int) -> pd.DataFrame:
-    """A curve of `epochs` rows with numbers wherever figures need them."""
+def read_curve(path: Path, epochs: int, gaps: bool = False) -> pd.DataFrame:
+    """A curve with numbers wherever figures need them, up to the last of `epochs`.
+
+    Every epoch has a row; with `gaps` some may not.
+    """
     try:
         curve = pd.read_csv(path)
     except OSError as error:
@@ -143,6 +147,8 @@ def read_curve(path: Path, epochs: int) -> pd.DataFrame:
         curve[name] = numbers
     for name in CLASS_COLUMNS:
         curve[name] = pd.to_numeric(curve[name], errors="coerce")
-    if list(curve["epoch"]) != list(range(1, epochs + 1)):
+    found = list(curve["epoch"])
+    fits = sorted({*found}) == found if gaps else found == list(range(1, epochs + 1))
+    if not fits or found[-1:] != [epochs]:
         raise BadRun(f"{path}: {len(curve)} rows, not one for each of {epochs} epochs")
     return curve

@@ -52,6 +52,11 @@ class Study:
         return self.runs["title"].iloc[0]
 
     @property
+    def budget_unit(self) -> str:
+        """What the budgets of one setup are shares of."""
+        return "compute" if self.runs["compute_budget"].iloc[0] else "iterations"
+
+    @property
     def augmented_title(self) -> str:
         """Of a study of one setup and augmentation."""
         return f"{self.title}, {self.runs['augmentation_label'].iloc[0]}"
@@ -107,7 +112,7 @@ def summarise(study: Study) -> pd.DataFrame:
     images and seconds are means over the seeds, of whole runs, without evaluation.
     """
     place = ["setup", "dataset", "model", "epochs", "imbalance", "label_noise", "method"]
-    place += ["method_options", "augmentation", "augmentation_options", "budget"]
+    place += ["method_options", "augmentation", "augmentation_options", "compute_budget", "budget"]
     rows = []
     for _, part in study.split("setup"):
         for _, cell in part.runs.groupby(["method_label", *CELL], sort=False):

@@ -13,7 +13,7 @@ from pathlib import Path
 from errors import UsageError
 from record import RunFolder
 from run import INCIDENTAL, consequential
-from settings import parse
+from settings import complete, parse
 
 from .grid import Words
 
@@ -104,7 +104,7 @@ def name_of(settings: Mapping) -> str:
 
     It depends on nothing else, so that a run has one name in whatever grid it occurs.
     """
-    plain = flatten(plain_settings(settings))
+    plain = flatten(defaults(*(settings[name] for name in ("dataset", "method", "augmentation"))))
     parts = [settings["experiment_name"]]
     for name, value in flatten(settings).items():
         rounded = isinstance(value, float) and value != float(f"{value:g}")
@@ -112,11 +112,6 @@ def name_of(settings: Mapping) -> str:
         if value != plain[name] and name not in INCIDENTAL and not told:
             parts.append(name.replace("_", "-") + text_of(value))
     return re.sub(r"[^\w.+-]", "-", "_".join(parts))
-
-
-def plain_settings(settings: Mapping) -> Mapping:
-    """The defaults of a run with that data set, method and augmentation."""
-    return defaults(*(settings[name] for name in ("dataset", "method", "augmentation")))
 
 
 @functools.cache
@@ -165,13 +160,9 @@ def check_ended(run: Run) -> None:
 
 
 def other_settings(run: Run) -> list[str]:
-    """In words, the settings of the run in the folder that are not this run's.
-
-    A setting that the folder's version of train.py did not have counts as left at its default.
-    """
+    """In words, the settings of the run in the folder that are not this run's."""
     try:
         theirs = json.loads((run.path / "config.json").read_text())["settings"]
-        theirs = {**plain_settings(run.settings), **theirs}
-        return differences(consequential(theirs), consequential(run.settings))
+        return differences(consequential(complete(theirs)), consequential(run.settings))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return ["config.json missing or damaged"]

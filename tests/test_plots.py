@@ -392,6 +392,47 @@ def test_a_damaged_run_is_named_and_hides_no_other(tmp_path, damage, fragments):
         assert fragment in study.notes[0]
 
 
+def test_budgets_of_compute_are_kept_apart_and_named(tmp_path):
+    """Equal budgets of steps and of compute are never one cell, and everything says which."""
+    for method in ("SGD", "unif-SGD"):
+        for of_compute in (False, True):
+            settings = dict(method=method, compute_budget=of_compute, budget=0.3)
+            write_run(tmp_path / f"{method}{of_compute}", 80 + of_compute, settings)
+    study = read_study(tmp_path)
+    assert "kept apart" in study.notes[0]
+    summary = summarise(study)
+    assert sorted(zip(summary["compute_budget"], summary["test_accuracy_mean"])) == [
+        (False, 80), (False, 80), (True, 81), (True, 81),
+    ]  # fmt: skip
+    labels = {}
+    for _, part in study.split("setup"):
+        figure = draw_accuracy(part)
+        kind = part.runs["compute_budget"].iloc[0]
+        labels[kind] = figure.axes[0].get_xlabel()
+        assert part.title.endswith("compute budget" if kind else "compute budget off")
+    assert "% of all iterations" in labels[False]
+    assert "% of all compute" in labels[True]
+
+
+def test_a_run_of_an_older_version_meets_one_of_today(tmp_path):
+    """What its config.json does not name was at its default."""
+    write_run(tmp_path / "old", 80, dict(seed=1))
+    write_run(tmp_path / "new", 80, dict(seed=2, compute_budget=False, amp="auto", compile=False))
+    write_run(tmp_path / "fast", 80, dict(seed=3, amp="bf16"))
+    study = read_study(tmp_path)
+    setups = study.runs.set_index("folder")["setup"]
+    assert setups["old"] == setups["new"] != setups["fast"]
+
+
+@pytest.mark.parametrize("of_compute, rows, read", [
+    (True, [1, 3], True), (True, [0, 2], False), (True, [3, 1], False), (False, [1, 3], False),
+])  # fmt: skip
+def test_one_step_may_end_several_epochs_of_compute(tmp_path, of_compute, rows, read):
+    path = write_run(tmp_path / "a", 80, dict(compute_budget=of_compute)) / "curve.csv"
+    pd.read_csv(path).iloc[rows].to_csv(path, index=False)
+    assert len(read_study(tmp_path).runs) == read
+
+
 def test_epochs_that_were_not_evaluated_have_no_part_in_the_curves(tmp_path):
     path = write_run(tmp_path / "a", 80) / "curve.csv"
     curve = pd.read_csv(path)
