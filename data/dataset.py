@@ -10,6 +10,8 @@ from errors import UsageError
 
 from .rows import Rows
 
+PART = 1000  # images of a large array that are read at once
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -29,12 +31,15 @@ class Dataset:
 def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation per channel of uint8 images [n, c, h, w], as values in [0, 1]."""
     values = np.arange(256) / 255
+    counts = np.zeros((images.shape[1], 256), dtype=np.int64)
+    for start in range(0, len(images), PART):  # a part at a time, as all may not fit in memory
+        for channel, plane in zip(counts, images[start : start + PART].swapaxes(0, 1)):
+            channel += np.bincount(plane.reshape(-1), minlength=256)
     means, deviations = [], []
-    for channel in range(images.shape[1]):
-        counts = np.bincount(images[:, channel].reshape(-1), minlength=256)
-        mean = np.average(values, weights=counts)
+    for channel in counts:
+        mean = np.average(values, weights=channel)
         means.append(float(mean))
-        deviation = np.sqrt(np.average((values - mean) ** 2, weights=counts))
+        deviation = np.sqrt(np.average((values - mean) ** 2, weights=channel))
         deviations.append(float(max(deviation, 1 / 255)))  # a constant channel has none
     return tuple(means), tuple(deviations)
 

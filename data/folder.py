@@ -33,7 +33,10 @@ def load(root: Path, *, image_size: int | None, **_) -> Dataset:
     parts = {part: list_images(root / part, classes) for part in ("train", evaluated)}
     files = [file for paths, _ in parts.values() for file in paths]
     arrays = cached(
-        root, f"folder-{image_size}", files, lambda: {"images": decode_images(files, image_size)}
+        root,
+        f"folder-{image_size}",
+        files,
+        lambda: {"images": decode_images(files, root, image_size)},
     )
     train_images, test_images = np.split(arrays["images"], [len(parts["train"][0])])
     mean, deviation = channel_statistics(train_images)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +18,14 @@ DEEP = ("I", "F")  # how Pillow's modes of more than 8 bits per channel begin
 
 
 def decode_images(
-    paths: Sequence[Path], side: int | None = None, colour: bool = False
+    paths: Sequence[Path], scratch: Path, side: int | None = None, colour: bool = False
 ) -> np.ndarray:
     """Decode image files to uint8 [n, channels, height, width]; of one channel if all are grey.
 
     Args:
         paths: files of any format that Pillow reads.
+        scratch: folder for an unnamed file with the result, which may not fit in memory; where it
+            cannot be written the result is in memory.
         side: height and width in pixels to resize to; None if all have one size already.
         colour: three channels even if all are grey.
 
@@ -35,9 +37,25 @@ def decode_images(
         grey = not colour and {mode for _, mode in headers} <= GREY
         if side is None:
             check_sizes(paths, [size for size, _ in headers])
-        decode = partial(decode_image, mode="L" if grey else "RGB", side=side)
-        images = np.stack(list(pool.map(decode, paths)))
-    return images[:, None] if grey else np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+        width, height = headers[0][0] if side is None else (side, side)
+        images = blank((len(paths), 1 if grey else 3, height, width), scratch)
+
+        def decode(number: int) -> None:
+            pixels = decode_image(paths[number], "L" if grey else "RGB", side)
+            images[number] = pixels if grey else pixels.transpose(2, 0, 1)
+
+        for _ in pool.map(decode, range(len(paths))):
+            pass  # an error of a thread comes out here
+    return images
+
+
+def blank(shape: tuple[int, ...], scratch: Path) -> np.ndarray:
+    """A uint8 array in a file that goes when it does; in memory if no file can be made."""
+    try:
+        with tempfile.TemporaryFile(dir=scratch) as file:
+            return np.memmap(file, np.uint8, "w+", shape=shape)
+    except OSError:
+        return np.empty(shape, np.uint8)
 
 
 def header(path: Path) -> tuple[tuple[int, int], str]:

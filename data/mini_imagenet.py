@@ -32,7 +32,10 @@ def load(root: Path, *, data_seed: int, **_) -> Dataset:
     files = [folder / "images" / name for name, _ in rows]
     sources = [*(folder / name for name in TABLES), *files]
     images = cached(
-        root, "mini-imagenet", sources, lambda: {"images": decode_images(files, SIDE, colour=True)}
+        root,
+        "mini-imagenet",
+        sources,
+        lambda: {"images": decode_images(files, root, SIDE, colour=True)},
     )
     classes, labels = np.unique([label for _, label in rows], return_inverse=True)
 

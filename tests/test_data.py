@@ -17,6 +17,8 @@ from sklearn.datasets import load_digits
 
 from data import DATASETS, Dataset, cache, cifar, fashion_mnist, folder, hold_out, mini_imagenet
 from data import svhn as svhn_module
+from data.dataset import PART, channel_statistics
+from data.image_files import decode_images
 from errors import UsageError
 
 PARTS = ("train_images", "train_labels", "test_images", "test_labels")
@@ -593,3 +595,24 @@ def test_a_decoder_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"test_32x32\.mat"):
         load("svhn", tmp_path)
     assert list(tmp_path.glob("cache/*")) == []
+
+
+@pytest.mark.parametrize("count", [1, PART - 1, PART, PART + 1, 2 * PART + 7])
+def test_statistics_are_those_of_all_images(count: int) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (count, 3, 2, 3), dtype=np.uint8)
+    images[:, 1] //= 4
+    mean, deviation = channel_statistics(images)
+    np.testing.assert_allclose(mean, (images / 255).mean((0, 2, 3)))
+    np.testing.assert_allclose(deviation, (images / 255).std((0, 2, 3)))
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_decoded_images_are_in_a_file_if_one_can_be_made(writable: bool, tmp_path: Path) -> None:
+    for number in range(3):
+        Image.new("RGB", (5, 4), (number, 100, 200)).save(tmp_path / f"{number}.png")
+    paths = sorted(tmp_path.glob("*.png"))
+    images = decode_images(paths, tmp_path if writable else tmp_path / "nowhere")
+    assert isinstance(images, np.memmap) == writable
+    assert images.shape == (3, 3, 4, 5)
+    assert images[:, :, 3, 4].tolist() == [[0, 100, 200], [1, 100, 200], [2, 100, 200]]
+    assert len(list(tmp_path.iterdir())) == 3
