@@ -13,7 +13,7 @@ import torch
 from errors import UsageError
 from record import RunFolder
 
-FORMAT = 1  # of the checkpoint's contents; another one is refused
+FORMAT = 2  # of the checkpoint's contents; another one is refused
 MAGIC = b"budgeted-training checkpoint\n"
 CURRENT, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 AFRESH = "start afresh with --no-resume --overwrite"

@@ -307,7 +307,9 @@ def set_up_torch(settings: argparse.Namespace, device: torch.device) -> None:
 
 def identity(settings: argparse.Namespace, task: Task) -> dict:
     """What a run computes: a checkpoint of another identity cannot go on as this one."""
-    return consequential(vars(settings)) | {"num_images": task.num_images}
+    # A CPU's random generators and a GPU's cannot go on from each other's states.
+    facts = {"num_images": task.num_images, "device_type": task.device.type}
+    return consequential(vars(settings)) | facts
 
 
 def consequential(settings: Mapping) -> dict[str, object]:
