@@ -1,0 +1,225 @@
+"""Seconds per budgeted epoch of every method, beside the same training written as usual.
+
+python -m benchmarks.end_to_end --dataset cifar10 --data-dir DIR --model pooled-linear
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from data import Dataset
+from errors import UsageError, exit_status_of
+from flags import HelpFormatter, Parser, number, one_of, options_of
+from methods import METHODS
+from record import RunFolder
+from run import find_device, load_dataset
+
+from .ours import PASSED_ON, make_trainer, phase_seconds, read_settings, run_epoch, split
+from .pipeline import machine
+from .plain_loop import PLAIN_LOOPS, NumberedImages
+
+COLOUR = ("cifar10", "cifar100", "svhn", "mini-imagenet")
+#: Least ratios aimed at with a network that costs next to nothing, on two cores.
+AIMS = {"SGD": "18", "unif-SGD": "18", "p-SGD": "18", "selective-backprop": "30"}
+AIMS |= {"dro": "1.3 times SGD at most"}
+HEADS = (
+    "method",
+    "ours s",
+    "plain s",
+    "ratio (least-most)",
+    "aim",
+    "times SGD",
+    "trained",
+    "scored",
+    "plain scored",
+    "select",
+    "data",
+    "train",
+    "rest",
+)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Of a piece of work, with all that it left to a device."""
+    began = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+class Contest:
+    """A method's two loops, which take turns of a budgeted epoch each."""
+
+    def __init__(
+        self,
+        settings: argparse.Namespace,
+        dataset: Dataset,
+        images: NumberedImages,
+        workers: int,
+        folder: Path,
+    ):
+        self.method = settings.method
+        self.trainer = make_trainer(settings, dataset)
+        self.plain = PLAIN_LOOPS[settings.method](
+            dataset, images, settings, self.trainer.task.device, workers
+        )
+        self.run = RunFolder(folder, settings.method)
+        self.run.path.mkdir()
+        self.row = dict(images_trained=0, images_scored=0)
+        self.phases = np.zeros(3)
+        self.turns: list[list[float]] = []  # a list of numbers for each turn
+
+    def turn(self) -> None:
+        """An epoch of ours, then one of the plain loop."""
+        before, phases, scored = self.row, self.phases, self.plain.images_scored
+        trained = self.plain.images_trained
+        self.trainer.start()  # the time of other turns is nobody's
+        ours = seconds(self.run_ours)
+        plain = seconds(partial(self.plain.run_epoch, self.run.path / "plain.csv"))
+        self.phases = phase_seconds(self.row)
+        images = self.row["images_trained"] - before["images_trained"]
+        if images != self.plain.images_trained - trained:
+            raise RuntimeError(f"{self.method}: the two loops did not train on as many images")
+        counts = (images, self.row["images_scored"] - before["images_scored"])
+        counts += (self.plain.images_scored - scored,)
+        self.turns.append([ours, plain, *counts, *(self.phases - phases)])
+
+    def run_ours(self) -> None:
+        self.row = run_epoch(self.trainer, self.run)
+
+    def warm_up(self) -> None:
+        self.turn()
+        self.turns.clear()
+
+
+def cells(contest: Contest, sgd: Contest | None, cheap: bool) -> list[str]:
+    """A method's line of the table; `sgd` is SGD's contest, where that took part."""
+    ours, plain, trained, scored, plain_scored, *phases = np.array(contest.turns).T
+    ratios = plain / ours
+    aim = AIMS.get(contest.method, "") if cheap else ""
+    times_sgd = f"{np.median(ours / np.array(sgd.turns)[:, 0]):.2f}" if sgd else ""
+    shares = [*phases, ours - sum(phases)] / ours
+    return [
+        contest.method,
+        f"{np.median(ours):.3f}",
+        f"{np.median(plain):.2f}",
+        f"{np.median(ratios):.1f} ({ratios.min():.1f}-{ratios.max():.1f})",
+        aim,
+        times_sgd,
+        *(f"{np.median(count):,.0f}" for count in (trained, scored, plain_scored)),
+        *(f"{np.median(share):.0%}" for share in shares),
+    ]
+
+
+def faster_workers(settings: argparse.Namespace, dataset: Dataset, images: NumberedImages) -> int:
+    """Workers with which an epoch of the plain SGD loop is quickest: none, or two."""
+    times = {}
+    for workers in (0, 2):
+        plain = PLAIN_LOOPS["SGD"](dataset, images, settings, find_device(settings.device), workers)
+        with tempfile.TemporaryDirectory() as folder:
+            log = Path(folder) / "plain.csv"
+            times[workers] = min(seconds(partial(plain.run_epoch, log)) for _ in range(2))
+    best = min(times, key=times.get)
+    measured = ", ".join(f"{each:.2f} s with {workers}" for workers, each in times.items())
+    print(f"workers of the plain loop: {best} (an epoch of its SGD takes {measured})", flush=True)
+    return best
+
+
+def check(settings: argparse.Namespace) -> None:
+    """Refuse what the plain loops do not do."""
+    method = METHODS[settings.method]
+    defaults = {name: default for name, (_, default, _) in options_of(method).items()}
+    for name, value in settings.method_options.items():
+        if value != defaults[name]:
+            raise UsageError(f"--{name.replace('_', '-')}: the plain loop has the default only")
+    for name, only in (("augmentation", "standard"), ("schedule", "linear")):
+        if getattr(settings, name) != only:
+            raise UsageError(f"--{name}: the plain loop has {only} only")
+
+
+def read(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Our own options, and the words that train.py would get for every method."""
+    parser = Parser(
+        prog="python -m benchmarks.end_to_end",
+        description=__doc__.splitlines()[0],
+        epilog=PASSED_ON,
+        formatter_class=HelpFormatter,
+        allow_abbrev=False,
+    )
+    positive = number(int, low=1)
+    parser.add_argument("--dataset", type=one_of(COLOUR), default="cifar10", metavar="NAME")
+    parser.add_argument("--data-dir", default="datasets", metavar="DIR")
+    parser.add_argument(
+        "--model",
+        default="pooled-linear",
+        metavar="NAME",
+        help="train.py's; or pooled-linear, a linear layer on pixels averaged 4x4, which leaves "
+        "the suite itself to be timed",
+    )
+    parser.add_argument("--budget", type=number(float, above=0, high=1), default=0.2, metavar="X")
+    parser.add_argument(
+        "--methods", type=one_of(PLAIN_LOOPS), nargs="+", default=list(PLAIN_LOOPS), metavar="NAME"
+    )
+    parser.add_argument(
+        "--turns", type=positive, default=5, metavar="N", help="of an epoch, after one to warm up"
+    )
+    parser.add_argument(
+        "--workers",
+        type=number(int, low=0),
+        metavar="N",
+        help="of the plain loop's DataLoader; by default none or two, whichever is faster",
+    )
+    parser.add_argument(
+        "--num-threads", type=positive, default=2, metavar="N", help="of both sides"
+    )
+    own, words = split(arguments)
+    options = parser.parse_args(own)
+    words += ["--dataset", options.dataset, "--data-dir", options.data_dir]
+    words += ["--model", options.model, "--budget", str(options.budget)]
+    words += ["--epochs", str(options.turns + 1), "--num-threads", str(options.num_threads)]
+    return options, words
+
+
+def compare(arguments: list[str]) -> int:
+    options, words = read(arguments)
+    torch.set_num_threads(options.num_threads)
+    settings = [read_settings([*words, "--method", name]) for name in options.methods]
+    for each in settings:
+        check(each)
+    dataset = load_dataset(settings[0])
+    images = NumberedImages(dataset)
+    print(f"{machine()}\ntrain.py {' '.join(words)}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        workers = options.workers
+        if workers is None:
+            workers = faster_workers(settings[0], dataset, images)
+        contests = [Contest(each, dataset, images, workers, Path(folder)) for each in settings]
+        for contest in contests:
+            contest.warm_up()
+        for _ in range(options.turns):
+            for contest in contests:
+                contest.turn()
+    sgd = next((contest for contest in contests if contest.method == "SGD"), None)
+    print(f"\nmedians of {options.turns} turns; ratios and shares of each turn\n")
+    print(f"| {' | '.join(HEADS)} |\n|---|{'--:|' * (len(HEADS) - 1)}")
+    for contest in contests:
+        print(f"| {' | '.join(cells(contest, sgd, options.model == 'pooled-linear'))} |")
+    return 0
+
+
+def main(arguments: list[str]) -> int:
+    return exit_status_of("python -m benchmarks.end_to_end", lambda: compare(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,84 @@
+"""The suite's side of a comparison: runs built as train.py builds them, a few steps at a time."""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from data import Dataset
+from errors import UsageError
+from record import TRAINING_SECONDS, RunFolder
+from run import build, find_device
+from settings import parse
+from trainer import Trainer
+
+PASSED_ON = "words after -- go to train.py's own command line, for example: -- --batch-size 64"
+
+
+class PooledLinear(nn.Module):
+    """A linear layer on pixels averaged 4x4: it costs next to nothing, so all else is timed."""
+
+    def __init__(self, channels: int, classes: int, size: tuple[int, int]):
+        super().__init__()
+        self.classifier = nn.Linear(channels * (size[0] // 4), classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.classifier(images.reshape(*images.shape[:2], -1, 4 * images.shape[3]).mean(3).flatten(1))
+
+
+def register_pooled_linear() -> None:
+    """Make the network known by name, pooled-linear, wherever timm's networks are."""
+    from timm.models import is_model, register_model
+
+    def entry(pretrained: bool = False, *, in_chans, num_classes, img_size, **_) -> nn.Module:
+        return PooledLinear(in_chans, num_classes, img_size)
+
+    entry.__name__ = "pooled-linear"
+    if not is_model(entry.__name__):
+        register_model(entry)
+
+
+def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A benchmark's own words, and those after -- for train.py."""
+    arguments = list(arguments)
+    cut = arguments.index("--") if "--" in arguments else len(arguments)
+    return arguments[:cut], arguments[cut + 1 :]
+
+
+def read_settings(words: Sequence[object]) -> argparse.Namespace:
+    """train.py's settings of its words; those without effect are an error here."""
+    register_pooled_linear()
+    settings, notes = parse(list(map(str, words)))
+    if notes:
+        raise UsageError(notes[0])
+    return settings
+
+
+def make_trainer(settings: argparse.Namespace, dataset: Dataset) -> Trainer:
+    """A trainer at its start, ready for steps."""
+    trainer = build(settings, dataset, find_device(settings.device))
+    trainer.start()
+    return trainer
+
+
+def make_steps(trainer: Trainer, count: int) -> None:
+    for _ in range(count):
+        trainer.make_step(trainer.next_batch())
+
+
+def run_epoch(trainer: Trainer, folder: RunFolder) -> dict[str, float]:
+    """A budgeted epoch and its row in the folder's curve; not evaluated."""
+    make_steps(trainer, trainer.task.steps_per_epoch)
+    row = trainer.finish_epoch(evaluate=False)
+    folder.append_row(row)
+    return row
+
+
+def phase_seconds(row: dict[str, float]) -> np.ndarray:
+    """Seconds [3] of a run so far in selection, data and training, from a row of its curve."""
+    return np.array([row[name] for name in TRAINING_SECONDS])
