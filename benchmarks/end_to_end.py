@@ -8,8 +8,6 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -20,10 +18,19 @@ from data import Dataset
 from errors import UsageError, exit_status_of
 from flags import HelpFormatter, Parser, number, one_of, options_of
 from methods import METHODS
-from record import RunFolder
+from record import TRAINING_SECONDS, RunFolder
 from run import find_device, load_dataset
 
-from .ours import PASSED_ON, make_trainer, phase_seconds, read_settings, run_epoch, split
+from .ours import (
+    PASSED_ON,
+    make_trainer,
+    phase_seconds,
+    print_table,
+    read_settings,
+    run_epoch,
+    seconds,
+    split,
+)
 from .pipeline import machine
 from .plain_loop import PLAIN_LOOPS, NumberedImages
 
@@ -48,15 +55,6 @@ HEADS = (
 )
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Of a piece of work, with all that it left to a device."""
-    began = time.perf_counter()
-    work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
-
-
 class Contest:
     """A method's two loops, which take turns of a budgeted epoch each."""
 
@@ -75,27 +73,26 @@ class Contest:
         )
         self.run = RunFolder(folder, settings.method)
         self.run.path.mkdir()
-        self.row = dict(images_trained=0, images_scored=0)
-        self.phases = np.zeros(3)
-        self.turns: list[list[float]] = []  # a list of numbers for each turn
+        self.row = dict.fromkeys(("images_trained", "images_scored", *TRAINING_SECONDS), 0)
+        self.turns: list[list[float]] = []  # seconds of ours and of the plain loop, then `totals`
 
     def turn(self) -> None:
         """An epoch of ours, then one of the plain loop."""
-        before, phases, scored = self.row, self.phases, self.plain.images_scored
-        trained = self.plain.images_trained
+        before, device = self.totals(), self.trainer.task.device
         self.trainer.start()  # the time of other turns is nobody's
-        ours = seconds(self.run_ours)
-        plain = seconds(partial(self.plain.run_epoch, self.run.path / "plain.csv"))
-        self.phases = phase_seconds(self.row)
-        images = self.row["images_trained"] - before["images_trained"]
-        if images != self.plain.images_trained - trained:
+        ours = seconds(self.run_ours, device)
+        plain = seconds(partial(self.plain.run_epoch, self.run.path / "plain.csv"), device)
+        if self.plain.images_trained != self.row["images_trained"]:
             raise RuntimeError(f"{self.method}: the two loops did not train on as many images")
-        counts = (images, self.row["images_scored"] - before["images_scored"])
-        counts += (self.plain.images_scored - scored,)
-        self.turns.append([ours, plain, *counts, *(self.phases - phases)])
+        self.turns.append([ours, plain, *self.totals() - before])
 
     def run_ours(self) -> None:
         self.row = run_epoch(self.trainer, self.run)
+
+    def totals(self) -> np.ndarray:
+        """Images trained, scored and scored by the plain loop so far; seconds of three phases."""
+        trained, scored = self.row["images_trained"], self.row["images_scored"]
+        return np.array([trained, scored, self.plain.images_scored, *phase_seconds(self.row)])
 
     def warm_up(self) -> None:
         self.turn()
@@ -123,12 +120,12 @@ def cells(contest: Contest, sgd: Contest | None, cheap: bool) -> list[str]:
 
 def faster_workers(settings: argparse.Namespace, dataset: Dataset, images: NumberedImages) -> int:
     """Workers with which an epoch of the plain SGD loop is quickest: none, or two."""
-    times = {}
+    times, device = {}, find_device(settings.device)
     for workers in (0, 2):
-        plain = PLAIN_LOOPS["SGD"](dataset, images, settings, find_device(settings.device), workers)
+        plain = PLAIN_LOOPS["SGD"](dataset, images, settings, device, workers)
         with tempfile.TemporaryDirectory() as folder:
             log = Path(folder) / "plain.csv"
-            times[workers] = min(seconds(partial(plain.run_epoch, log)) for _ in range(2))
+            times[workers] = min(seconds(partial(plain.run_epoch, log), device) for _ in range(2))
     best = min(times, key=times.get)
     measured = ", ".join(f"{each:.2f} s with {workers}" for workers, each in times.items())
     print(f"workers of the plain loop: {best} (an epoch of its SGD takes {measured})", flush=True)
@@ -163,8 +160,8 @@ def read(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
         "--model",
         default="pooled-linear",
         metavar="NAME",
-        help="train.py's; or pooled-linear, a linear layer on pixels averaged 4x4, which leaves "
-        "the suite itself to be timed",
+        help="train.py's; or pooled-linear, a linear layer on averaged pixels, which leaves the "
+        "suite itself to be timed",
     )
     parser.add_argument("--budget", type=number(float, above=0, high=1), default=0.2, metavar="X")
     parser.add_argument(
@@ -184,16 +181,16 @@ def read(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     own, words = split(arguments)
     options = parser.parse_args(own)
-    words += ["--dataset", options.dataset, "--data-dir", options.data_dir]
-    words += ["--model", options.model, "--budget", str(options.budget)]
-    words += ["--epochs", str(options.turns + 1), "--num-threads", str(options.num_threads)]
-    return options, words
+    ours = ["--dataset", options.dataset, "--data-dir", options.data_dir]
+    ours += ["--model", options.model, "--budget", str(options.budget)]
+    ours += ["--epochs", str(options.turns + 1), "--num-threads", str(options.num_threads)]
+    return options, [*ours, *words]
 
 
 def compare(arguments: list[str]) -> int:
     options, words = read(arguments)
-    torch.set_num_threads(options.num_threads)
     settings = [read_settings([*words, "--method", name]) for name in options.methods]
+    torch.set_num_threads(settings[0].num_threads)
     for each in settings:
         check(each)
     dataset = load_dataset(settings[0])
@@ -210,10 +207,9 @@ def compare(arguments: list[str]) -> int:
             for contest in contests:
                 contest.turn()
     sgd = next((contest for contest in contests if contest.method == "SGD"), None)
-    print(f"\nmedians of {options.turns} turns; ratios and shares of each turn\n")
-    print(f"| {' | '.join(HEADS)} |\n|---|{'--:|' * (len(HEADS) - 1)}")
-    for contest in contests:
-        print(f"| {' | '.join(cells(contest, sgd, options.model == 'pooled-linear'))} |")
+    cheap = settings[0].model == "pooled-linear"
+    title = f"medians of {options.turns} turns; ratios and shares of each turn"
+    print_table(title, HEADS, [cells(contest, sgd, cheap) for contest in contests])
     return 0
 
 

@@ -1,13 +1,13 @@
-"""The suite's side of a comparison: runs built as train.py builds them, a few steps at a time."""
+"""What the comparisons share: runs built as train.py builds them, times and tables."""
 
 from __future__ import annotations
 
 import argparse
-import warnings
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch.nn.functional as F
+import torch
 from torch import Tensor, nn
 
 from data import Dataset
@@ -18,17 +18,24 @@ from settings import parse
 from trainer import Trainer
 
 PASSED_ON = "words after -- go to train.py's own command line, for example: -- --batch-size 64"
+#: Steps before any that count: kernels are chosen, networks compiled, and selective-backprop's
+#: losses fill a history of 1,024, before which it keeps every image.
+WARM_UP = 10
 
 
 class PooledLinear(nn.Module):
-    """A linear layer on pixels averaged 4x4: it costs next to nothing, so all else is timed."""
+    """A linear layer on pixels averaged over bands of four rows, which costs next to nothing.
+
+    Bands, because PyTorch's pooling of 4x4 squares takes as long as all else in a step of it.
+    """
 
     def __init__(self, channels: int, classes: int, size: tuple[int, int]):
         super().__init__()
-        self.classifier = nn.Linear(channels * (size[0] // 4), classes)
+        self.bands = size[0] // 4
+        self.classifier = nn.Linear(channels * self.bands, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.classifier(images.reshape(*images.shape[:2], -1, 4 * images.shape[3]).mean(3).flatten(1))
+        return self.classifier(images.reshape(*images.shape[:2], self.bands, -1).mean(3).flatten(1))
 
 
 def register_pooled_linear() -> None:
@@ -82,3 +89,22 @@ def run_epoch(trainer: Trainer, folder: RunFolder) -> dict[str, float]:
 def phase_seconds(row: dict[str, float]) -> np.ndarray:
     """Seconds [3] of a run so far in selection, data and training, from a row of its curve."""
     return np.array([row[name] for name in TRAINING_SECONDS])
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    wait(device)
+    began = time.perf_counter()
+    work()
+    wait(device)
+    return time.perf_counter() - began
+
+
+def print_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    print(f"\n{title}\n\n| {' | '.join(heads)} |\n|---|{'--:|' * (len(heads) - 1)}")
+    for row in rows:
+        print(f"| {' | '.join(row)} |", flush=True)

@@ -1,9 +1,9 @@
-"""The six methods as training loops are usually written: what `end_to_end` holds the suite against.
+"""The six methods as training loops are usually written, which `end_to_end` times too.
 
-A Dataset of PIL images with torchvision's transforms, a DataLoader made anew every epoch, losses and
-accuracies read back every step, NumPy and Python for what a method keeps. Nothing is slowed down on
-purpose, and the work is that of the suite: the same network, batches, numbers of steps and images.
-Methods have their default options, the schedule is linear, the augmentation the standard one.
+A Dataset of PIL images with torchvision's transforms, a DataLoader made anew every epoch, losses
+and accuracies read back every step, NumPy and Python for what a method keeps. Nothing is slowed
+down on purpose, and the work is that of the suite: the same network, batches, numbers of steps and
+images. Methods have their default options, the schedule is linear, the augmentation standard.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ class PlainSGD:
             momentum=settings.momentum,
             weight_decay=settings.weight_decay,
         )
-        total = settings.epochs * self.steps_per_epoch
+        total, lr = settings.epochs * self.steps_per_epoch, settings.lr
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: linear_rate(min(step, total - 1), total, 1.0)
+            self.optimizer, lambda step: linear_rate(min(step, total - 1), total, lr) / lr
         )
         self.images_trained = self.images_scored = 0
         self.loss = self.accuracy = 0.0  # sums over an epoch's steps
@@ -149,15 +149,18 @@ class PlainPSGD(PlainUnifSGD):
         self.total, self.visits = np.zeros((2, len(self.images)))
 
     def draw(self) -> np.ndarray:
+        weights = self.weights()
+        return np.random.choice(
+            len(weights), self.subset_size, replace=False, p=weights / weights.sum()
+        )
+
+    def weights(self) -> np.ndarray:
         weights = np.ones(len(self.images))
         seen = self.visits > 0
         if seen.any():
             weights[seen] = self.importance(self.total[seen] / self.visits[seen])
             weights[~seen] = weights[seen].max()
-        weights = weights + weights.mean()
-        return np.random.choice(
-            len(weights), self.subset_size, replace=False, p=weights / weights.sum()
-        )
+        return weights + weights.mean()
 
     def importance(self, error: np.ndarray) -> np.ndarray:
         return error

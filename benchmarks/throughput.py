@@ -1,0 +1,221 @@
+"""Images per second of training, where its time goes, and how much of the machine's rate it gets.
+
+python -m benchmarks.throughput --model resnet18 --data-dir DIR
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from data import Dataset
+from errors import UsageError, exit_status_of
+from flags import HelpFormatter, Parser, number
+from methods import METHODS
+from models import create_model
+from run import find_device
+from trainer import Trainer
+
+from .kernels import measure_kernels
+from .ours import (
+    PASSED_ON,
+    WARM_UP,
+    make_steps,
+    make_trainer,
+    phase_seconds,
+    print_table,
+    read_settings,
+    seconds,
+    split,
+)
+from .pipeline import load, machine
+
+#: Switches of train.py, and in what its matrix products are then computed.
+SWITCHES = {
+    "float32": ([], torch.float32),
+    "bf16": (["--amp"], torch.bfloat16),
+    "float32, compiled": (["--compile"], torch.float32),
+    "bf16, compiled": (["--amp", "--compile"], torch.bfloat16),
+}
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype, tf32: bool = False) -> float:
+    """TFLOP/s of a large square matrix product, the best of five turns."""
+    size, times = (8192, 10) if device.type == "cuda" else (1024, 4)
+    a, b = torch.randn(2, size, size, device=device, dtype=dtype)
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+
+    def multiply() -> None:
+        for _ in range(times):
+            a @ b
+
+    multiply()
+    best = min(seconds(multiply, device) for _ in range(5))
+    torch.backends.cuda.matmul.allow_tf32 = before
+    return 2 * size**3 * times / best / 1e12
+
+
+def measure_matrices(device: torch.device) -> dict[torch.dtype, float]:
+    """The rates that training is held against; convolutions in float32 use TF32 where there is."""
+    kinds = {"float32": (torch.float32, False), "bf16": (torch.bfloat16, False)}
+    if device.type == "cuda":
+        kinds["TF32"] = (torch.float32, True)
+    rates = {name: matrix_rate(device, *kind) for name, kind in kinds.items()}
+    rows = [[name, f"{rate:.2f}"] for name, rate in rates.items()]
+    print_table("a large matrix product", ["in", "TFLOP/s"], rows)
+    single = rates["TF32"] if "TF32" in rates and torch.backends.cudnn.allow_tf32 else None
+    return {torch.float32: single or rates["float32"], torch.bfloat16: rates["bf16"]}
+
+
+def count_flops(name: str, dataset: Dataset) -> float:
+    """Floating-point operations of the forward and backward pass of one image."""
+    channels, *size = dataset.train_images.shape[1:]
+    model = create_model(name, channels, len(dataset.classes), tuple(size))
+    images = torch.zeros(2, channels, *size)
+    with FlopCounterMode(display=False) as counter:
+        model(images).sum().backward()
+    return counter.get_total_flops() / len(images)
+
+
+def take_turns(
+    trainers: dict[str, Trainer], arguments: argparse.Namespace
+) -> dict[str, tuple[np.ndarray, list[str]]]:
+    """Seconds of each turn's steps, and the clock's shares of selection, data and training."""
+    times, before = {name: [] for name in trainers}, {}
+    for name, trainer in trainers.items():
+        trainer.start()  # the time of other trainers is nobody's
+        make_steps(trainer, WARM_UP)
+        before[name] = phases(trainer)
+    for _ in range(arguments.turns):
+        for name, trainer in trainers.items():
+            trainer.start()
+            work = partial(make_steps, trainer, arguments.steps)
+            times[name].append(seconds(work, trainer.task.device))
+    results = {}
+    for name, trainer in trainers.items():
+        spent = phases(trainer) - before[name]
+        results[name] = np.array(times[name]), [f"{share:.1%}" for share in spent / spent.sum()]
+    return results
+
+
+def phases(trainer: Trainer) -> np.ndarray:
+    """Seconds [3] so far in selection, data and training."""
+    return np.array([trainer.clock.seconds(name) for name in ("select", "data", "train")])
+
+
+def measure_switches(
+    words: list[str], dataset: Dataset, arguments: argparse.Namespace, rates: dict
+) -> None:
+    """Training with each combination of switches, beside the first of them."""
+    trainers, refused = {}, []
+    for name, (switches, _) in SWITCHES.items():
+        try:
+            trainers[name] = make_trainer(read_settings([*words, *switches]), dataset)
+        except UsageError as error:
+            if not switches:
+                raise
+            refused.append(f"{name}: {error}")
+    results = take_turns(trainers, arguments)
+    first = next(iter(trainers))
+    images = arguments.steps * trainers[first].task.batch_size
+    flops = count_flops(read_settings(words).model, dataset)
+    rows = []
+    for name, (times, shares) in results.items():
+        achieved = images * flops / np.median(times) / 1e12
+        share = achieved / rates[SWITCHES[name][1]]
+        ratio = np.median(results[first][0] / times)
+        row = [name, f"{images / np.median(times):,.0f}", f"{ratio:.2f}", f"{achieved:.2f}"]
+        rows.append([*row, f"{share:.0%}", *shares])
+    heads = ["switches", "images/s", f"times {first}", "TFLOP/s", "of the matrix rate"]
+    title = f"training: medians of {arguments.turns} turns of {arguments.steps} steps"
+    print_table(title, [*heads, "select", "data", "train"], rows)
+    if refused:
+        print("", *refused, sep="\n")
+
+
+def measure_methods(words: list[str], dataset: Dataset, arguments: argparse.Namespace) -> None:
+    """What every method adds to the steps of SGD."""
+    trainers = {
+        name: make_trainer(read_settings([*words, "--method", name]), dataset) for name in METHODS
+    }
+    results = take_turns(trainers, arguments)
+    rows = []
+    for name, (times, shares) in results.items():
+        ratio = np.median(times / results["SGD"][0])
+        milliseconds = 1e3 * np.median(times) / arguments.steps
+        rows.append([name, f"{milliseconds:.2f}", f"{ratio:.2f}", *shares])
+    heads = ["method", "ms per step", "times SGD", "select", "data", "train"]
+    print_table("methods; scoring counts as selection", heads, rows)
+
+
+def measure_scoring(words: list[str], dataset: Dataset, arguments: argparse.Namespace) -> None:
+    """Images per second that selective-backprop scores and picks from, beside a forward pass.
+
+    The forward pass runs in the precision of the weights, whatever the switches.
+    """
+    trainer = make_trainer(read_settings([*words, "--method", "selective-backprop"]), dataset)
+    make_steps(trainer, WARM_UP)
+    device = trainer.task.device
+    scoring, forward = [], []
+    for _ in range(arguments.turns):
+        trainer.start()
+        before = trainer.finish_epoch(evaluate=False)
+        make_steps(trainer, arguments.steps)
+        after = trainer.finish_epoch(evaluate=False)
+        images = after["images_scored"] - before["images_scored"]
+        scoring.append(images / (phase_seconds(after) - phase_seconds(before))[0])
+        batch = trainer.next_batch().images
+        trainer.model.eval()
+        with torch.no_grad():
+            count = max(1, images // len(batch))
+            spent = seconds(lambda n=count, b=batch: [trainer.model(b) for _ in range(n)], device)
+        trainer.model.train()
+        forward.append(count * len(batch) / spent)
+    row = [f"{np.median(scoring):,.0f}", f"{np.median(forward):,.0f}"]
+    row.append(f"{np.median(np.divide(scoring, forward)):.2f}")
+    print_table("selective-backprop", ["scored/s", "forward/s", "ratio"], [row])
+
+
+def measure(arguments: list[str]) -> int:
+    parser = Parser(
+        prog="python -m benchmarks.throughput",
+        description=__doc__.splitlines()[0],
+        epilog=PASSED_ON,
+        formatter_class=HelpFormatter,
+        allow_abbrev=False,
+    )
+    positive = number(int, low=1)
+    parser.add_argument("--data-dir", default="datasets", metavar="DIR", help="of CIFAR-10")
+    parser.add_argument("--model", default="resnet18", metavar="NAME", help="train.py's")
+    parser.add_argument("--steps", type=positive, default=50, metavar="N", help="of a turn")
+    parser.add_argument("--turns", type=positive, default=3, metavar="N", help="of each row")
+    parser.add_argument("--num-threads", type=positive, default=2, metavar="N", help="on a CPU")
+    own, words = split(arguments)
+    options = parser.parse_args(own)
+    words = ["--dataset", "cifar10", "--model", options.model, "--epochs", "1000", *words]
+    device = find_device(read_settings(words).device)
+    torch.set_num_threads(options.num_threads)
+    dataset, source = load(Path(options.data_dir))
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    print(f"{machine()}\ndevice: {name}; data: {source}\ntrain.py {' '.join(words)}", flush=True)
+    rates = measure_matrices(device)
+    measure_switches(words, dataset, options, rates)
+    measure_methods(words, dataset, options)
+    measure_scoring(words, dataset, options)
+    measure_kernels(words, dataset, options.steps)
+    return 0
+
+
+def main(arguments: list[str]) -> int:
+    return exit_status_of("python -m benchmarks.throughput", lambda: measure(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
