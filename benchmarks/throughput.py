@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from data import Dataset
 from errors import UsageError, exit_status_of
-from flags import HelpFormatter, Parser, number
+from flags import HelpFormatter, Parser, number, one_of
 from methods import METHODS
 from models import create_model
 from run import find_device
@@ -35,6 +35,7 @@ from .ours import (
     split,
 )
 from .pipeline import load, machine
+from .plain_loop import PLAIN_LOOPS
 
 #: Switches of train.py, and in what its matrix products are then computed.
 SWITCHES = {
@@ -141,9 +142,10 @@ def measure_switches(
 
 
 def measure_methods(words: list[str], dataset: Dataset, arguments: argparse.Namespace) -> None:
-    """What every method adds to the steps of SGD."""
+    """What methods add to the steps of SGD."""
+    names = dict.fromkeys(["SGD", *arguments.methods])
     trainers = {
-        name: make_trainer(read_settings([*words, "--method", name]), dataset) for name in METHODS
+        name: make_trainer(read_settings([*words, "--method", name]), dataset) for name in names
     }
     results = take_turns(trainers, arguments)
     rows = []
@@ -194,6 +196,9 @@ def measure(arguments: list[str]) -> int:
     positive = number(int, low=1)
     parser.add_argument("--data-dir", default="datasets", metavar="DIR", help="of CIFAR-10")
     parser.add_argument("--model", default="resnet18", metavar="NAME", help="train.py's")
+    parser.add_argument(
+        "--methods", type=one_of(METHODS), nargs="+", default=list(PLAIN_LOOPS), metavar="NAME"
+    )
     parser.add_argument("--steps", type=positive, default=50, metavar="N", help="of a turn")
     parser.add_argument("--turns", type=positive, default=3, metavar="N", help="of each row")
     parser.add_argument("--num-threads", type=positive, default=2, metavar="N", help="on a CPU")
