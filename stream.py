@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from augmentations import Augmentation
-from augmentations.geometry import crop_and_flip, normalise
+from augmentations.geometry import crop_and_flip, rescale, scale_and_shift
 from data import Dataset
 from images import place
 from methods import Batch
@@ -35,8 +35,10 @@ class Stream:
         self.images = place(dataset.train_images, device, resident_limit)
         self.labels = torch.tensor(dataset.train_labels, device=device)
         self.one_hot = torch.eye(len(dataset.classes), device=device)
-        self.mean = torch.tensor(dataset.mean, device=device)
-        self.deviation = torch.tensor(dataset.deviation, device=device)
+        statistics = (dataset.mean, dataset.deviation)
+        self.scale, self.shift = scale_and_shift(
+            *(torch.tensor(each, device=device) for each in statistics)
+        )
         self.padding, self.flip = dataset.padding, dataset.flip
         self.augmentation, self.seed = augmentation, seed
         self.number = 0  # batches handed out so far
@@ -79,7 +81,7 @@ class Stream:
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 [b, c, h, w] to float32 with the data set's mean and deviation taken out."""
-        return normalise(images, self.mean, self.deviation)
+        return rescale(images, self.scale, self.shift)
 
     def transform_ahead(self) -> Tensor:
         """uint8 images of the next batch, which may have been transformed with earlier ones."""

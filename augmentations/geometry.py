@@ -46,5 +46,14 @@ def crop_and_flip(images: Tensor, padding: int, flip: float, rng: np.random.Gene
 
 def normalise(images: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
     """uint8 [b, c, h, w] to float32 (value / 255 - mean) / deviation, per channel: both [c]."""
-    scale = (1 / (255 * deviation)).view(-1, 1, 1)
-    return images.float().mul_(scale).sub_((mean / deviation).view(-1, 1, 1))
+    return rescale(images, *scale_and_shift(mean, deviation))
+
+
+def scale_and_shift(mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
+    """What `rescale` normalises by, from mean and deviation per channel: both [c, 1, 1]."""
+    return (1 / (255 * deviation)).view(-1, 1, 1), (mean / deviation).view(-1, 1, 1)
+
+
+def rescale(images: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """uint8 [b, c, h, w] to float32 value * scale - shift."""
+    return images.float().mul_(scale).sub_(shift)
