@@ -12,14 +12,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from data import Dataset
 from errors import UsageError, exit_status_of
 from flags import HelpFormatter, Parser, number, one_of, options_of
 from methods import METHODS
 from record import TRAINING_SECONDS, RunFolder
-from run import find_device, load_dataset
+from run import find_device, load_dataset, set_up_torch
 
 from .ours import (
     PASSED_ON,
@@ -139,6 +138,8 @@ def check(settings: argparse.Namespace) -> None:
     for name, value in settings.method_options.items():
         if value != defaults[name]:
             raise UsageError(f"--{name.replace('_', '-')}: the plain loop has the default only")
+    if settings.compute_budget:
+        raise UsageError("--compute-budget: the plain loop has a budget of steps only")
     for name, only in (("augmentation", "standard"), ("schedule", "linear")):
         if getattr(settings, name) != only:
             raise UsageError(f"--{name}: the plain loop has {only} only")
@@ -190,7 +191,7 @@ def read(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
 def compare(arguments: list[str]) -> int:
     options, words = read(arguments)
     settings = [read_settings([*words, "--method", name]) for name in options.methods]
-    torch.set_num_threads(settings[0].num_threads)
+    set_up_torch(settings[0], find_device(settings[0].device))
     for each in settings:
         check(each)
     dataset = load_dataset(settings[0])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from data import Dataset
 from errors import UsageError
 from record import TRAINING_SECONDS, RunFolder
-from run import build, find_device
+from run import build, find_device, set_up_torch, warm_up
 from settings import parse
 from trainer import Trainer
 
@@ -67,8 +67,11 @@ def read_settings(words: Sequence[object]) -> argparse.Namespace:
 
 
 def make_trainer(settings: argparse.Namespace, dataset: Dataset) -> Trainer:
-    """A trainer at its start, ready for steps."""
-    trainer = build(settings, dataset, find_device(settings.device))
+    """A trainer at its start, compiled if so wished, ready for steps."""
+    device = find_device(settings.device)
+    set_up_torch(settings, device)
+    trainer = build(settings, dataset, device)
+    warm_up(trainer, settings)
     trainer.start()
     return trainer
 

@@ -12,14 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from data import Dataset
-from errors import UsageError, exit_status_of
+from errors import exit_status_of
 from flags import HelpFormatter, Parser, number, one_of
 from methods import METHODS
 from models import create_model
-from run import find_device
+from run import find_device, set_up_torch
 from trainer import Trainer
 
 from .kernels import measure_kernels
@@ -39,10 +40,10 @@ from .plain_loop import PLAIN_LOOPS
 
 #: Switches of train.py, and in what its matrix products are then computed.
 SWITCHES = {
-    "float32": ([], torch.float32),
-    "bf16": (["--amp"], torch.bfloat16),
-    "float32, compiled": (["--compile"], torch.float32),
-    "bf16, compiled": (["--amp", "--compile"], torch.bfloat16),
+    "float32": ("--amp off", torch.float32),
+    "bf16": ("--amp bf16", torch.bfloat16),
+    "float32, compiled": ("--amp off --compile", torch.float32),
+    "bf16, compiled": ("--amp bf16 --compile", torch.bfloat16),
 }
 
 
@@ -50,8 +51,8 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, tf32: bool = False) ->
     """TFLOP/s of a large square matrix product, the best of five turns."""
     size, times = (8192, 10) if device.type == "cuda" else (1024, 4)
     a, b = torch.randn(2, size, size, device=device, dtype=dtype)
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = tf32
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
 
     def multiply() -> None:
         for _ in range(times):
@@ -59,20 +60,22 @@ def matrix_rate(device: torch.device, dtype: torch.dtype, tf32: bool = False) ->
 
     multiply()
     best = min(seconds(multiply, device) for _ in range(5))
-    torch.backends.cuda.matmul.allow_tf32 = before
+    torch.set_float32_matmul_precision(before)
     return 2 * size**3 * times / best / 1e12
 
 
 def measure_matrices(device: torch.device) -> dict[torch.dtype, float]:
-    """The rates that training is held against; convolutions in float32 use TF32 where there is."""
+    """The rates that training is held against: in float32, that of TF32 where there is."""
     kinds = {"float32": (torch.float32, False), "bf16": (torch.bfloat16, False)}
     if device.type == "cuda":
         kinds["TF32"] = (torch.float32, True)
     rates = {name: matrix_rate(device, *kind) for name, kind in kinds.items()}
     rows = [[name, f"{rate:.2f}"] for name, rate in rates.items()]
     print_table("a large matrix product", ["in", "TFLOP/s"], rows)
-    single = rates["TF32"] if "TF32" in rates and torch.backends.cudnn.allow_tf32 else None
-    return {torch.float32: single or rates["float32"], torch.bfloat16: rates["bf16"]}
+    return {
+        torch.float32: rates.get("TF32", rates["float32"]),
+        torch.bfloat16: rates["bf16"],
+    }
 
 
 def count_flops(name: str, dataset: Dataset) -> float:
@@ -115,14 +118,10 @@ def measure_switches(
     words: list[str], dataset: Dataset, arguments: argparse.Namespace, rates: dict
 ) -> None:
     """Training with each combination of switches, beside the first of them."""
-    trainers, refused = {}, []
-    for name, (switches, _) in SWITCHES.items():
-        try:
-            trainers[name] = make_trainer(read_settings([*words, *switches]), dataset)
-        except UsageError as error:
-            if not switches:
-                raise
-            refused.append(f"{name}: {error}")
+    trainers = {
+        name: make_trainer(read_settings([*words, *SWITCHES[name][0].split()]), dataset)
+        for name in arguments.switches
+    }
     results = take_turns(trainers, arguments)
     first = next(iter(trainers))
     images = arguments.steps * trainers[first].task.batch_size
@@ -137,8 +136,6 @@ def measure_switches(
     heads = ["switches", "images/s", f"times {first}", "TFLOP/s", "of the matrix rate"]
     title = f"training: medians of {arguments.turns} turns of {arguments.steps} steps"
     print_table(title, [*heads, "select", "data", "train"], rows)
-    if refused:
-        print("", *refused, sep="\n")
 
 
 def measure_methods(words: list[str], dataset: Dataset, arguments: argparse.Namespace) -> None:
@@ -158,31 +155,29 @@ def measure_methods(words: list[str], dataset: Dataset, arguments: argparse.Name
 
 
 def measure_scoring(words: list[str], dataset: Dataset, arguments: argparse.Namespace) -> None:
-    """Images per second that selective-backprop scores and picks from, beside a forward pass.
-
-    The forward pass runs in the precision of the weights, whatever the switches.
-    """
+    """Images per second that selective-backprop scores and picks from, beside scoring alone."""
     trainer = make_trainer(read_settings([*words, "--method", "selective-backprop"]), dataset)
     make_steps(trainer, WARM_UP)
     device = trainer.task.device
-    scoring, forward = [], []
+    picking, scoring = [], []
     for _ in range(arguments.turns):
         trainer.start()
         before = trainer.finish_epoch(evaluate=False)
         make_steps(trainer, arguments.steps)
         after = trainer.finish_epoch(evaluate=False)
-        images = after["images_scored"] - before["images_scored"]
-        scoring.append(images / (phase_seconds(after) - phase_seconds(before))[0])
-        batch = trainer.next_batch().images
-        trainer.model.eval()
-        with torch.no_grad():
-            count = max(1, images // len(batch))
-            spent = seconds(lambda n=count, b=batch: [trainer.model(b) for _ in range(n)], device)
-        trainer.model.train()
-        forward.append(count * len(batch) / spent)
-    row = [f"{np.median(scoring):,.0f}", f"{np.median(forward):,.0f}"]
-    row.append(f"{np.median(np.divide(scoring, forward)):.2f}")
-    print_table("selective-backprop", ["scored/s", "forward/s", "ratio"], [row])
+        scored = after["images_scored"] - before["images_scored"]
+        picking.append(scored / (phase_seconds(after) - phase_seconds(before))[0])
+        images = trainer.next_batch().images
+        count = scored // len(images)
+
+        def score(images: Tensor = images, count: int = count) -> None:
+            for _ in range(count):
+                trainer.network.score(images)
+
+        scoring.append(count * len(images) / seconds(score, device))
+    row = [f"{np.median(picking):,.0f}", f"{np.median(scoring):,.0f}"]
+    row.append(f"{np.median(np.divide(picking, scoring)):.2f}")
+    print_table("selective-backprop", ["scored and picked/s", "scored/s", "ratio"], [row])
 
 
 def measure(arguments: list[str]) -> int:
@@ -199,14 +194,19 @@ def measure(arguments: list[str]) -> int:
     parser.add_argument(
         "--methods", type=one_of(METHODS), nargs="+", default=list(PLAIN_LOOPS), metavar="NAME"
     )
+    parser.add_argument(
+        "--switches", type=one_of(SWITCHES), nargs="+", default=list(SWITCHES), metavar="NAMES"
+    )
     parser.add_argument("--steps", type=positive, default=50, metavar="N", help="of a turn")
     parser.add_argument("--turns", type=positive, default=3, metavar="N", help="of each row")
     parser.add_argument("--num-threads", type=positive, default=2, metavar="N", help="on a CPU")
     own, words = split(arguments)
     options = parser.parse_args(own)
-    words = ["--dataset", "cifar10", "--model", options.model, "--epochs", "1000", *words]
-    device = find_device(read_settings(words).device)
-    torch.set_num_threads(options.num_threads)
+    ours = ["--dataset", "cifar10", "--model", options.model, "--epochs", "1000"]
+    words = [*ours, "--num-threads", str(options.num_threads), *words]
+    settings = read_settings(words)
+    device = find_device(settings.device)
+    set_up_torch(settings, device)
     dataset, source = load(Path(options.data_dir))
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     print(f"{machine()}\ndevice: {name}; data: {source}\ntrain.py {' '.join(words)}", flush=True)

@@ -192,7 +192,8 @@ def test_end_to_end_chooses_workers(main_here: Callable, data_dir: Path) -> None
     [
         ("--augmentation mixup", "--augmentation: the plain loop has standard only"),
         ("--schedule step", "--schedule: the plain loop has linear only"),
-        ("--dro-beta 2", "--dro-beta"),
+        ("--dro-beta 2", "--dro-beta: the plain loop has the default only"),
+        ("--compute-budget", "--compute-budget: the plain loop has a budget of steps only"),
         ("--abacus 2", "--abacus: no such flag"),
     ],
 )
@@ -209,18 +210,22 @@ def test_end_to_end_refuses_unequal_work(
 @pytest.mark.slow
 def test_throughput(main_here: Callable, data_dir: Path) -> None:
     own = ["--data-dir", data_dir, "--model", "resnet10-w16", "--steps", "2", "--turns", "1"]
+    own += ["--switches", "float32", "bf16"]
     ended = main_here(throughput.main, *own, "--num-threads", "1", "--", *SIZE, "--device", "cpu")
     assert ended.returncode == 0, ended.stderr
     assert "device: cpu" in ended.stdout
     assert {row[0] for row in rows_of(ended.stdout, "in")} == {"float32", "bf16"}
-    name, images, ratio, *_ = rows_of(ended.stdout, "switches")[0]
-    assert (name, ratio) == ("float32", "1.00")
-    assert float(images.replace(",", "")) > 0
+    switches = rows_of(ended.stdout, "switches")
+    assert [row[0] for row in switches] == ["float32", "bf16"]
+    assert switches[0][2] == "1.00"
+    assert all(float(row[1].replace(",", "")) > 0 for row in switches)
     methods = rows_of(ended.stdout, "method")
     assert [row[0] for row in methods] == list(PLAIN_LOOPS)
     for row in methods:
         assert sum(float(cell.rstrip("%")) for cell in row[3:]) == pytest.approx(100, abs=0.5)
-    assert all(float(cell.replace(",", "")) > 0 for cell in rows_of(ended.stdout, "scored/s")[0])
+    assert all(
+        float(cell.replace(",", "")) > 0 for cell in rows_of(ended.stdout, "scored and picked/s")[0]
+    )
     assert any("conv" in row[0] for row in rows_of(ended.stdout, "kernel"))
     assert "busy " in ended.stdout.splitlines()[-1]
 
