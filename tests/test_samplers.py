@@ -999,6 +999,17 @@ def test_selection_follows_a_plain_reference(monkeypatch, sizes, beta):
 
 
 @each_device
+def test_nan_is_kept_whatever_came_before(device):
+    """A network that has diverged trains on, and is found out, where none kept would be endless."""
+    rng = torch.Generator(device).manual_seed(0)
+    selector = SelectiveBackpropSelector(8, beta=50.0, device=device, generator=rng)
+    for _ in range(2):
+        selector.kept(torch.rand(selector.HISTORY, device=device))
+    for _ in range(3):
+        assert selector.kept(torch.full((600,), math.nan, device=device)).all()
+
+
+@each_device
 def test_nothing_kept_is_lost_or_doubled(device):
     """With beta = 0 all are kept: what comes out, with what still waits, is what went in."""
     selector = SelectiveBackpropSelector(16, beta=0, device=device)
