@@ -29,7 +29,6 @@ from .ours import (
     WARM_UP,
     make_steps,
     make_trainer,
-    phase_seconds,
     print_table,
     read_settings,
     seconds,
@@ -162,11 +161,10 @@ def measure_scoring(words: list[str], dataset: Dataset, arguments: argparse.Name
     picking, scoring = [], []
     for _ in range(arguments.turns):
         trainer.start()
-        before = trainer.finish_epoch(evaluate=False)
+        scored, spent = trainer.images_scored, trainer.clock.seconds("select")
         make_steps(trainer, arguments.steps)
-        after = trainer.finish_epoch(evaluate=False)
-        scored = after["images_scored"] - before["images_scored"]
-        picking.append(scored / (phase_seconds(after) - phase_seconds(before))[0])
+        scored = trainer.images_scored - scored
+        picking.append(scored / (trainer.clock.seconds("select") - spent))
         images = trainer.next_batch().images
         count = scored // len(images)
 
