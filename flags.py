@@ -90,7 +90,7 @@ def options_of(constructor: type) -> dict[str, tuple[type, object, dict]]:
             kinds = [
                 kind
                 for kind in typing.get_args(annotated) or (annotated,)
-                if kind in (int, float, bool)
+                if kind in (int, float, bool, str)
             ]
             options[name] = (kinds[0], parameter.default, facts)
     return options
@@ -108,14 +108,34 @@ def add_options(parser: Parser, title: str, constructors: Iterable[type]) -> Non
         if kind is bool:
             group.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=help_)
         else:
-            bounds = {key: bound for key, bound in facts.items() if key != "help"}
             group.add_argument(
                 flag,
-                type=number(kind, **bounds),
+                type=converter(kind, facts),
                 default=argparse.SUPPRESS,
-                metavar="N" if kind is int else "X",
+                metavar=facts.get("metavar", {int: "N", float: "X", str: "NAME"}[kind]),
                 help=help_,
             )
+
+
+def converter(kind: type, facts: dict) -> Callable[[str], object]:
+    """The converter for argparse of an option with this annotation."""
+    if kind is str:
+        return one_of(facts["choices"]) if "choices" in facts else str
+    bounds = {key: facts[key] for key in ("low", "high", "above", "below") if key in facts}
+    return number(kind, **bounds)
+
+
+def require_options(constructor: type, options: dict[str, object]) -> None:
+    """Refuse options of which one that has to be given is not."""
+    for name, (_, _, facts) in options_of(constructor).items():
+        if "needed" in facts and options[name] is None:
+            raise UsageError(f"--{name.replace('_', '-')}: not given; it is {facts['needed']}")
+
+
+def several_of(names: Iterable[str]) -> Callable[[str], list[str]]:
+    """A converter for argparse: some of the names, separated by commas; as a list without twins."""
+    convert = one_of(names)
+    return lambda text: list(dict.fromkeys(convert(word) for word in text.split(",")))
 
 
 def unknown_flag(known: Iterable[str], word: str) -> UsageError:

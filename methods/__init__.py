@@ -1,12 +1,14 @@
 """Ways to spend a training budget. To add one: one file here and one line below."""
 
-from .base import Method, Task
+from .base import Method, OptionError, Task
 from .batch import Batch
+from .coreset import Coreset, RandomSubset
 from .cvar import CVaR, cvar_weights
 from .dro import HardnessWeighted, HardnessWeightedSampler
 from .grad_norm import GradNorm
 from .infobatch import InfoBatch
 from .obftf import OBFTF, nearest_mean_subset
+from .rho_loss import RhoLoss
 from .sampler import per_image
 from .selective_backprop import SelectiveBackprop, SelectiveBackpropSelector
 from .subset import CSGD, PSGD, CSGDSampler, PSGDSampler, UnifSGD
@@ -20,6 +22,9 @@ METHODS: dict[str, type[Method]] = {
     "c-SGD": CSGD,
     "selective-backprop": SelectiveBackprop,
     "dro": HardnessWeighted,
+    "random-subset": RandomSubset,
+    "coreset": Coreset,
+    "rho-loss": RhoLoss,
     "infobatch": InfoBatch,
     "grad-norm": GradNorm,
     "obftf": OBFTF,
@@ -32,6 +37,7 @@ __all__ = [
     "CSGDSampler",
     "HardnessWeightedSampler",
     "Method",
+    "OptionError",
     "PSGDSampler",
     "SelectiveBackpropSelector",
     "Task",

@@ -29,6 +29,14 @@ class Task:
     seed: int  # of the method's own random draws
 
 
+class OptionError(ValueError):
+    """An option's value that a method cannot work with; the reason, one line, has the remedy."""
+
+    def __init__(self, option: str, reason: str):
+        super().__init__(f"{option}: {reason}")
+        self.option, self.reason = option, reason
+
+
 class Method(nn.Module):
     """Where to spend the budget. This base is plain SGD; override only what differs.
 
@@ -45,7 +53,8 @@ class Method(nn.Module):
     `self.rng`. No step may copy to the host or wait for the device; `draw` may, for a number.
 
     A method's options are the keyword arguments of its constructor, each annotated as
-    `Annotated[type, dict(help=..., low=..., high=...)]`: the command line is made from them.
+    `Annotated[type, dict(help=..., low=..., high=...)]`: the command line is made from them. Of
+    texts, `choices` are all that is allowed, and `needed` says how to get one that has to be given.
     """
 
     def __init__(self, task: Task):

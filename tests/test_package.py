@@ -64,7 +64,7 @@ def test_package_is_the_code_of_the_checkout_and_needs_nothing_else(installed, t
     result = run("\n".join(line.strip() for line in code.splitlines()), installed, tmp_path)
     assert result.returncode == 0, result.stderr
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", result.stdout)
-    for folder in ("methods", "augmentations"):
+    for folder in ("methods", "methods/scores", "augmentations"):
         for path in (ROOT / folder).glob("*.py"):
             copy = installed / "budgetbench" / folder / path.name
             assert copy.read_bytes() == path.read_bytes()

@@ -1,0 +1,75 @@
+"""RHO-loss: of many candidates, those whose loss can still be reduced most."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from .base import Method, OptionError, Task
+from .batch import Batch
+from .scores.file import HOW, read_score
+
+
+class RhoLoss(Method):
+    """Steps on the B of n * B candidates whose loss exceeds their irreducible loss by most.
+
+    Mindermann et al. 2022, "Prioritized Training on Points that are Learnable, Worth Learning, and
+    Not Yet Learnt", Algorithm 1 and its n_b / n_B = 0.1. Candidates are full passes over the images
+    that have an irreducible loss, cut in blocks of n * B; the ragged end is dropped.
+
+    The irreducible loss of an image is that under a network that was not trained on it, from a
+    file made of another run, which held the image out by --validation (see `methods/scores`).
+    Images that no such run held out have none and are never drawn, so that, as in the paper, the
+    two networks share no images (unless the file is of several runs).
+
+    Candidates come augmented, irreducible losses are of images as they are.
+    Of a mixed image the loss is that of its mixed target, the irreducible one its owner's.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        *,
+        rho_file: Annotated[
+            str | None,
+            dict(
+                metavar="FILE",
+                needed=f"a file of irreducible losses; make one with {HOW} from a run with "
+                "--validation",
+                help="rho-loss: irreducible losses, made by python -m methods.scores from a run "
+                "with --validation",
+            ),
+        ] = None,
+        rho_candidates: Annotated[
+            int,
+            dict(
+                low=1,
+                high=10_000,
+                help="rho-loss: batches scored for each one trained on (Mindermann et al. 2022)",
+            ),
+        ] = 10,
+    ):
+        super().__init__(task)
+        losses = torch.from_numpy(read_score(task, "rho_file", rho_file, "irreducible-loss"))
+        self.register_buffer("irreducible_losses", losses.to(task.device))
+        self.register_buffer("scored", (~losses.isnan()).nonzero().squeeze(1).to(task.device))
+        self.block = rho_candidates * task.batch_size
+        if len(self.scored) < self.block:
+            raise OptionError(
+                "rho_file",
+                f"has irreducible losses of {len(self.scored)} images, fewer than the {self.block} "
+                "candidates of a step; lower --rho-candidates or --batch-size, or hold out more "
+                "images with --validation",
+            )
+
+    def draw(self, progress: float) -> Tensor:
+        blocks = len(self.scored) // self.block
+        order = self.permutation(len(self.scored))[: blocks * self.block]
+        return self.scored[order].view(blocks, self.block)
+
+    def choose(self, batch: Batch, score: Callable[[Batch], Tensor]) -> Batch | None:
+        reducible = batch.losses(score(batch)) - self.irreducible_losses[batch.index]
+        return batch[reducible.topk(self.task.batch_size).indices]

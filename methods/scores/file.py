@@ -1,0 +1,121 @@
+"""Score files: a number per training image, and what it is a number of."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ..base import OptionError, Task
+
+FORMAT = 1  # of a file's contents; another one is refused
+SCORES = ("forgetting", "el2n", "grand", "k-center", "irreducible-loss")
+HOW = "python -m methods.scores RUN --score NAME --out FILE"
+DAMAGES = (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile)
+
+
+@dataclass(frozen=True)
+class ScoreFile:
+    """Scores of all training images of one data set, as its runs number them."""
+
+    dataset: str  # its name
+    labels_sha256: str  # of the images' labels, which tell other images and numberings
+    values: dict[str, np.ndarray]  # float32 [N] of each score; NaN where an image has none
+    sources: Sequence[dict] = field(default_factory=list)  # the runs that they come from
+
+    @property
+    def num_images(self) -> int:
+        return len(next(iter(self.values.values())))
+
+    def to_bytes(self) -> bytes:
+        """The file's content: an .npz archive, the same for the same scores."""
+        file = io.BytesIO()
+        np.savez(
+            file,
+            format=FORMAT,
+            dataset=self.dataset,
+            num_images=self.num_images,
+            labels_sha256=self.labels_sha256,
+            sources=json.dumps(list(self.sources), sort_keys=True),
+            scores=list(self.values),
+            **{name: np.asarray(self.values[name], dtype=np.float32) for name in self.values},
+        )
+        return file.getvalue()
+
+    @classmethod
+    def read(cls, path: Path | str) -> ScoreFile:
+        """A file's content; a ValueError says in a few words what is wrong with it."""
+        try:
+            with open(path, "rb") as file:
+                content = file.read()
+        except OSError as error:
+            raise ValueError(f"{error.strerror}; make one with {HOW}") from None
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+                found = int(archive["format"])
+                if found == FORMAT:
+                    return cls.of_archive({name: archive[name] for name in archive.files})
+        except DAMAGES:
+            raise ValueError(f"damaged, or not a score file; make it again with {HOW}") from None
+        raise ValueError(f"of format {found}, where this is {FORMAT}; make it again with {HOW}")
+
+    @classmethod
+    def of_archive(cls, arrays: dict[str, np.ndarray]) -> ScoreFile:
+        values = {str(name): arrays[str(name)] for name in arrays["scores"]}
+        shape = (int(arrays["num_images"]),)
+        whole = all(each.shape == shape and each.dtype == np.float32 for each in values.values())
+        if not values or not whole:
+            raise ValueError("not one number per image")
+        texts = (str(arrays[name]) for name in ("dataset", "labels_sha256"))
+        return cls(*texts, values, json.loads(str(arrays["sources"])))
+
+
+def digest(labels: np.ndarray) -> str:
+    """SHA-256 of labels [N] as little-endian 64-bit integers, in hexadecimal."""
+    return hashlib.sha256(np.ascontiguousarray(labels, dtype="<i8").tobytes()).hexdigest()
+
+
+def read_score(task: Task, option: str, path: str | None, score: str | None) -> np.ndarray:
+    """A score of the task's training images from a file, which is refused if it is of others.
+
+    Args:
+        task: whose data set's name, number of images and labels the file has to have.
+        option: name of the method's option that gave the path.
+        path: of the file.
+        score: its name; None for the only one in the file.
+
+    Returns:
+        float32 [N], NaN where an image has no score.
+
+    Raises:
+        OptionError: for no file, an unreadable or damaged one, one of other data or other scores.
+    """
+    if path is None:
+        raise OptionError(option, f"not given; make a score file with {HOW}")
+    try:
+        file = ScoreFile.read(path)
+    except ValueError as error:
+        raise OptionError(option, str(error)) from None
+    remedy = "give one that was made from a run on the same training images, or make it with " + HOW
+    if file.dataset != task.dataset:
+        raise OptionError(option, f"of {file.dataset}, where this is {task.dataset}; {remedy}")
+    if file.num_images != task.num_images:
+        counts = f"of {file.num_images} training images, where this run has {task.num_images}"
+        raise OptionError(option, f"{counts}; {remedy}")
+    if file.labels_sha256 != digest(task.labels):
+        settings = "--data-seed, --validation, --imbalance or --label-noise"
+        raise OptionError(
+            option, f"of images with other labels, as another {settings} gives; {remedy}"
+        )
+    names = ", ".join(file.values)
+    if score is None and len(file.values) > 1:
+        raise OptionError(option, f"has {names}; choose one with --coreset-score")
+    if score is not None and score not in file.values:
+        raise OptionError(option, f"has {names}, not {score}; make one that has it with {HOW}")
+    return file.values[score or names]

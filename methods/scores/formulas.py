@@ -1,0 +1,37 @@
+"""Scores that one forward pass gives."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def el2n(logits: Tensor, targets: Tensor) -> Tensor:
+    """EL2N: L2 norm of softmax minus target (Paul et al. 2021, "Deep Learning on a Data Diet").
+
+    Args:
+        logits: [b, C].
+        targets: [b, C], one-hot, or the soft labels of mixed images.
+
+    Returns:
+        [b] float32, between 0 and the square root of 2.
+    """
+    return (logits.float().softmax(1) - targets).norm(dim=1)
+
+
+def grand(logits: Tensor, targets: Tensor, features: Tensor, bias: bool = True) -> Tensor:
+    """GraNd (Paul et al. 2021) of the last layer: norm of the loss's gradient by its parameters.
+
+    The gradient of cross-entropy by the logits is softmax minus target; that by the weights of the
+    linear layer is the outer product of it and the features, that by its bias is itself. The norm
+    is therefore EL2N * sqrt(|features|^2 + 1). The paper takes all layers' gradients.
+
+    Args:
+        logits, targets: as for `el2n`.
+        features: [b, d], the last layer's input.
+        bias: whether the layer has one.
+
+    Returns:
+        [b] float32.
+    """
+    return el2n(logits, targets) * torch.sqrt(features.float().square().sum(1) + bias)
