@@ -106,6 +106,11 @@ def create_model(name: str, channels: int, classes: int, size: tuple[int, int]) 
     return model.train()
 
 
+def classifier_of(model: nn.Module) -> nn.Module:
+    """The last layer of a network made by `create_model`, from features to logits."""
+    return model.classifier if isinstance(model, ResNet) else model.get_classifier()
+
+
 def with_small_stem(model: nn.Module) -> nn.Module:
     """Give one of timm's ResNets a 3x3 stem of stride 1 and no max-pool; leave others alone."""
     from timm.models.resnet import ResNet as TimmResNet

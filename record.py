@@ -1,4 +1,4 @@
-"""The folder that a run leaves: config.json, two tables, model.pt, its status and its lock."""
+"""The folder that a run leaves: config.json, tables, model.pt, its status and its lock."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ COLUMNS = (
 )
 TRAINING_SECONDS = ("select_seconds", "data_seconds", "train_seconds")  # all but evaluation
 CLASS_COLUMNS = ("class", "train_count", "test_count", "test_accuracy", "test_loss")
+SCORES_FILE = "scores.npz"  # of --record
 ENDED = ("finished", "diverged", "unknown")  # runs that starting again does not continue
 LONGEST_NAME = 255  # bytes that file systems allow
 LOCK_WAIT = 2.0  # seconds to wait for a dying process to let go of its folder

@@ -25,10 +25,12 @@ from budget import Budget, linear_rate, step_rate, steps_per_epoch, subset_size
 from data import DATASETS, Dataset, hold_out, long_tailed, with_label_noise
 from distributed import ALONE, World, find_world
 from errors import Interrupted, UsageError
-from methods import METHODS, Task, __version__
+from flags import require_options
+from methods import METHODS, Method, OptionError, Task, __version__
+from methods.scores import Recording
 from models import create_model
 from network import Network, choose_amp
-from record import ENDED, RunFolder
+from record import ENDED, SCORES_FILE, RunFolder
 from signals import Signals
 from stream import Stream
 from trainer import Trainer
@@ -44,6 +46,8 @@ INCIDENTAL = {
     "num_classes",
     "num_threads",
     "overwrite",
+    "record",
+    "record_epochs",
     "resident_limit",
     "resume",
     "results_dir",
@@ -79,6 +83,10 @@ def lead(settings: argparse.Namespace, device: torch.device, world: World) -> No
             folder.write_curve(rows)
             train(trainer, folder, settings, rows, signals)
             folder.write_model(trainer.model.state_dict())
+            if settings.record:
+                source = dict(code=__version__, settings=identity(settings, trainer.task))
+                file = trainer.method.file(source)
+                folder.write(SCORES_FILE, file.to_bytes())
             folder.write_per_class(trainer.per_class())
             folder.write_config(config | {"method_summary": trainer.method.summary()})
         checkpoint.remove(folder)
@@ -241,7 +249,7 @@ def build(
         )
     return Trainer(
         network,
-        METHODS[settings.method](task, **settings.method_options),
+        create_method(settings, task),
         Stream(dataset, augmentation, device, settings.seed, settings.resident_limit),
         dataset,
         Budget(per_epoch, settings.epochs, settings.batch_size, settings.compute_budget),
@@ -249,6 +257,20 @@ def build(
         settings.momentum,
         settings.weight_decay,
     )
+
+
+def create_method(settings: argparse.Namespace, task: Task) -> Method:
+    """The run's method, with notes on what its training passes show if these are wanted."""
+    constructor, options = METHODS[settings.method], settings.method_options
+    require_options(constructor, options)
+    try:
+        method = constructor(task, **options)
+    except OptionError as error:
+        flag, value = "--" + error.option.replace("_", "-"), options[error.option]
+        raise UsageError(f"{flag} {value}: {error.reason}") from error
+    if settings.record:
+        return Recording(method, settings.record, settings.record_epochs)
+    return method
 
 
 def load_dataset(settings: argparse.Namespace) -> Dataset:
@@ -309,6 +331,8 @@ def identity(settings: argparse.Namespace, task: Task) -> dict:
     """What a run computes: a checkpoint of another identity cannot go on as this one."""
     # A CPU's random generators and a GPU's cannot go on from each other's states.
     facts = {"num_images": task.num_images, "device_type": task.device.type}
+    if settings.record:  # notes that have to be taken from the start
+        facts |= {"record": settings.record, "record_epochs": settings.record_epochs}
     return consequential(vars(settings)) | facts
 
 

@@ -10,8 +10,18 @@ from augmentations import AUGMENTATIONS
 from cadence import Cadence
 from data import DATASETS
 from errors import UsageError
-from flags import HelpFormatter, Parser, add_options, number, one_of, take_options, unknown_flag
+from flags import (
+    HelpFormatter,
+    Parser,
+    add_options,
+    number,
+    one_of,
+    several_of,
+    take_options,
+    unknown_flag,
+)
 from methods import METHODS
+from methods.scores import RECORDED
 from models import RESNETS
 
 STUDY = "Arazo et al. 2021"
@@ -239,6 +249,19 @@ def add_run_flags(parser: Parser) -> None:
         help="epochs between evaluations; the last epoch is always evaluated",
     )
     group.add_argument(
+        "--record",
+        type=several_of(RECORDED),
+        metavar="NAME,...",
+        help=f"note what training shows of each image, {' and '.join(RECORDED)} or one of them, in "
+        "scores.npz in the run's folder, for --coreset-file; changes nothing else",
+    )
+    group.add_argument(
+        "--record-epochs",
+        type=number(int, low=1),
+        metavar="N",
+        help="--record el2n: mean over the visits of the first N budgeted epochs; default 10",
+    )
+    group.add_argument(
         "--tensorboard",
         action="store_true",
         help="write the curve's numbers for TensorBoard too, into the run's folder; needs "
@@ -324,6 +347,10 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     if settings.epochs is None:
         settings.epochs = 50 if digits else 200
     check_milestones(settings, notes)
+    if settings.record_epochs is None:
+        settings.record_epochs = 10
+    elif "el2n" not in (settings.record or ()):
+        notes.append("--record-epochs has no effect without --record el2n")
     if settings.experiment_name is None:
         imbalance = f"_imbalance{settings.imbalance:g}" if settings.imbalance else ""
         noise = f"_noise{settings.label_noise:g}" if settings.label_noise else ""

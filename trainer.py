@@ -135,7 +135,7 @@ class Trainer:
         """Compile the network; the seconds that took. No state changes."""
         size = self.task.batch_size
         images = self.test_images.between(0, 1).expand(size, -1, -1, -1)
-        scores = type(self.method).choose is not Method.choose
+        scores = self.method.choose.__func__ is not Method.choose
         return self.network.warm_up(self.stream.normalise(images), scores)
 
     def next_batch(self) -> Batch:

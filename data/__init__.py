@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from . import cifar, digits, fashion_mnist, folder, mini_imagenet, svhn
 from .corruption import long_tailed, with_label_noise
-from .dataset import Dataset, hold_out
+from .dataset import Dataset, held_out, hold_out
 from .rows import Rows
 
 #: Each takes the data folder and, by keyword, data_seed and image_size.
@@ -18,4 +18,12 @@ DATASETS: dict[str, Callable[..., Dataset]] = {
     "folder": folder.load,
 }
 
-__all__ = ["DATASETS", "Dataset", "Rows", "hold_out", "long_tailed", "with_label_noise"]
+__all__ = [
+    "DATASETS",
+    "Dataset",
+    "Rows",
+    "held_out",
+    "hold_out",
+    "long_tailed",
+    "with_label_noise",
+]

@@ -63,14 +63,7 @@ def ranks_within_class(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
 
 def hold_out(dataset: Dataset, count: int, seed: int) -> Dataset:
     """Evaluate on a class-balanced part of the training set, taken out of it, not on test."""
-    n = len(dataset.train_labels)
-    if not 0 < count < n:
-        raise UsageError(
-            f"--validation {count}: the training set has {n} images; hold out fewer of them, "
-            f"for example --validation {max(1, n // 10)}"
-        )
-    held = np.zeros(n, dtype=bool)
-    held[stratified(dataset.train_labels, count, np.random.default_rng(seed))] = True
+    held = held_out(dataset, count, seed)
     images = Rows.of(dataset.train_images)
     return replace(
         dataset,
@@ -79,3 +72,16 @@ def hold_out(dataset: Dataset, count: int, seed: int) -> Dataset:
         test_images=images[held],
         test_labels=dataset.train_labels[held],
     )
+
+
+def held_out(dataset: Dataset, count: int, seed: int) -> np.ndarray:
+    """Which training images `hold_out` takes out: bool [N]."""
+    n = len(dataset.train_labels)
+    if not 0 < count < n:
+        raise UsageError(
+            f"--validation {count}: the training set has {n} images; hold out fewer of them, "
+            f"for example --validation {max(1, n // 10)}"
+        )
+    held = np.zeros(n, dtype=bool)
+    held[stratified(dataset.train_labels, count, np.random.default_rng(seed))] = True
+    return held

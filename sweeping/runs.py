@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from errors import UsageError
+from flags import require_options
+from methods import METHODS
 from record import RunFolder
 from run import INCIDENTAL, consequential
 from settings import complete, parse
@@ -93,6 +95,7 @@ def list_runs(lines: Iterable[Words]) -> tuple[list[Run], list[str]]:
 def read_run(words: Words) -> tuple[Run, list[str]]:
     """The run that a command line of train.py asks for, in a folder of its own; with notes."""
     settings, notes = parse(words)
+    require_options(METHODS[settings.method], settings.method_options)
     if "--experiment-name" not in words:
         settings.experiment_name = name_of(vars(settings))
         words = (*words, "--experiment-name", settings.experiment_name)

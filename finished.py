@@ -1,0 +1,133 @@
+"""A finished run, read again: its settings, its data and its network."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from augmentations.geometry import normalise
+from data import Dataset, Rows
+from errors import UsageError
+from methods.scores import ScoreFile, digest
+from models import classifier_of, create_model
+from record import SCORES_FILE
+from run import load_dataset
+from settings import parse
+from watch import read_status
+
+VALUES = 4_000_000  # input values forwarded at once
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What `train.py` left in a folder. Each part is read when it is first needed."""
+
+    folder: Path
+    settings: argparse.Namespace
+    num_images: int
+    device: torch.device
+
+    @classmethod
+    def read(cls, folder: Path, data_dir: str | None, device: torch.device) -> FinishedRun:
+        """Read a run's settings; a UsageError if there is no finished run.
+
+        Args:
+            folder: of the run.
+            data_dir: where its data lie now, if elsewhere than then.
+            device: for its network.
+        """
+        status = read_status(folder)
+        if status != "finished":
+            what = f"holds a run that is {status}" if status else "holds no run"
+            raise UsageError(f"{folder}: {what}; give the folder of a finished one")
+        try:
+            config = json.loads((folder / "config.json").read_text())
+            settings = vars(parse([])[0]) | config["settings"]
+            num_images = int(config["num_images"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{folder / 'config.json'}: damaged; make the run again") from error
+        settings["data_dir"] = data_dir or settings["data_dir"]
+        return cls(folder, argparse.Namespace(**settings), num_images, device)
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """As the run had it, what it held out, left out or relabelled included."""
+        dataset = load_dataset(self.settings)
+        if len(dataset.train_labels) != self.num_images:
+            raise UsageError(
+                f"{self.folder}: trained on {self.num_images} images, and the data now have "
+                f"{len(dataset.train_labels)}; give --data-dir"
+            )
+        return dataset
+
+    @cached_property
+    def undivided(self) -> Dataset:
+        """The data before any images were held out for validation."""
+        return load_dataset(argparse.Namespace(**vars(self.settings) | {"validation": None}))
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The network after the last epoch, in eval mode."""
+        channels, *size = self.dataset.train_images.shape[1:]
+        classes = len(self.dataset.classes)
+        model = create_model(self.settings.model, channels, classes, tuple(size)).to(self.device)
+        path = self.folder / "model.pt"
+        try:
+            model.load_state_dict(torch.load(path, map_location=self.device, weights_only=True))
+        except Exception as error:  # a damaged file leads to errors of many kinds
+            raise UsageError(f"{path}: damaged; make the run again") from error
+        return model.eval()
+
+    @cached_property
+    def recorded(self) -> dict[str, np.ndarray]:
+        """The scores noted while the run trained, float32 [N] each."""
+        path = self.folder / SCORES_FILE
+        if not path.exists():
+            return {}
+        try:
+            file = ScoreFile.read(path)
+        except ValueError as error:
+            raise UsageError(f"{path}: {error}") from None
+        if file.labels_sha256 != digest(self.dataset.train_labels):
+            raise UsageError(f"{path}: the data now have other labels; give --data-dir")
+        return file.values
+
+    @property
+    def classifier(self) -> nn.Linear:
+        """The network's last layer."""
+        layer = classifier_of(self.model)
+        if not isinstance(layer, nn.Linear):
+            raise UsageError(
+                f"{self.folder}: the last layer of {self.settings.model} is not linear, as these "
+                "scores take it to be; give a run of another --model"
+            )
+        return layer
+
+    @cached_property
+    def outputs(self) -> tuple[Tensor, Tensor]:
+        """What `forward` gives for the training images."""
+        return self.forward(self.dataset.train_images)
+
+    @torch.no_grad()
+    def forward(self, images: np.ndarray | Rows) -> tuple[Tensor, Tensor]:
+        """Logits [n, C] of images as they are, and the last layer's input [n, d], on the CPU."""
+        logits, features = [], []
+        hook = self.classifier.register_forward_pre_hook(
+            lambda _, given: features.append(given[0].cpu())
+        )
+        facts = self.dataset.mean, self.dataset.deviation
+        mean, deviation = (torch.tensor(each, device=self.device) for each in facts)
+        size = max(1, VALUES // math.prod(images.shape[1:]))
+        for start in range(0, len(images), size):
+            part = torch.tensor(np.asarray(images[start : start + size]), device=self.device)
+            logits.append(self.model(normalise(part, mean, deviation)).cpu())
+        hook.remove()
+        return torch.cat(logits), torch.cat(features)

@@ -1,0 +1,183 @@
+"""Make a score file from finished runs: the mean over them of each score, image by image."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+
+from data import held_out
+from errors import UsageError, exit_status_of
+from finished import FinishedRun
+from flags import Parser, several_of
+from run import consequential, find_device
+
+from .covering import k_center
+from .file import SCORES, ScoreFile, digest
+from .formulas import el2n, grand
+
+EPILOG = """\
+scores:
+  forgetting        recorded while training: runs of train.py --record forgetting
+  el2n              recorded while training if the run was told to (--record el2n), else as grand is
+  grand, k-center   one pass of the network that the run ended with over its training images, not
+                    augmented; early scores are those of short runs, such as train.py --epochs 10
+  irreducible-loss  of the images that a run with --validation held out, in the numbering of all
+
+A score is the mean over the runs that have one of the image. k-center, an order of the images
+(N - 1 for the first chosen, 0 for the last), is of one run. Images without a score get NaN."""
+
+
+def build_parser() -> Parser:
+    parser = Parser(
+        prog="python -m methods.scores",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folder of a run")
+    parser.add_argument(
+        "--score",
+        type=several_of(SCORES),
+        required=True,
+        metavar="NAME,...",
+        help=f"which to make: {', '.join(SCORES)}",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="to write, .npz")
+    parser.add_argument("--data-dir", metavar="DIR", help="where data sets lie, if not as in RUN")
+    parser.add_argument("--device", default="auto", metavar="NAME", help="as for train.py")
+    return parser
+
+
+def make_file(runs: Sequence[FinishedRun], scores: Sequence[str]) -> tuple[ScoreFile, list[str]]:
+    """The mean scores of some runs; and for each score a line that says what it is of.
+
+    Raises:
+        UsageError: for scores that a run cannot give, and runs that do not number the same images.
+    """
+    first, values, lines = (runs[0], scores[0]), {}, []
+    for score in scores:
+        for run in runs:
+            if images_of(run, score) != images_of(*first):
+                raise UsageError(
+                    f"{score} of {run.folder} and {first[1]} of {first[0].folder} are not of the "
+                    "same training images; make a file of each"
+                )
+        if score == "k-center" and len(runs) > 1:
+            raise UsageError("k-center is an order, which has no mean over runs; give one RUN")
+        ways = [way_of(run, score) for run in runs]
+        if len(set(ways)) > 1:
+            other = next(i for i, way in enumerate(ways) if way != ways[0])
+            raise UsageError(
+                f"{score} is {ways[0]} for {runs[0].folder}, {ways[other]} for "
+                f"{runs[other].folder}; give runs of one kind"
+            )
+        values[score] = mean([values_of(run, score) for run in runs])
+        scored = np.count_nonzero(~np.isnan(values[score]))
+        lines.append(f"{score}: {ways[0]}; {scored} of {len(values[score])} images have a score")
+    sources = [source_of(run, scores) for run in runs]
+    return ScoreFile(*images_of(*first), values, sources), lines
+
+
+def source_of(run: FinishedRun, scores: Sequence[str]) -> dict:
+    """What a file says of a run that it comes from."""
+    settings = consequential(vars(run.settings)) | {"record_epochs": run.settings.record_epochs}
+    ways = {score: way_of(run, score) for score in scores}
+    return dict(run=str(run.folder), settings=settings, ways=ways)
+
+
+def images_of(run: FinishedRun, score: str) -> tuple[str, str]:
+    """Which images a run's score is of: the name of the data set, and the hash of their labels."""
+    return run.settings.dataset, digest(labels_of(run, score))
+
+
+def labels_of(run: FinishedRun, score: str) -> np.ndarray:
+    return (run.undivided if score == "irreducible-loss" else run.dataset).train_labels
+
+
+def way_of(run: FinishedRun, score: str) -> str:
+    """How a run comes by a score, in words; a UsageError if it cannot."""
+    if score in run.recorded:
+        return "recorded while training"
+    if score == "forgetting":
+        raise UsageError(
+            f"{run.folder}: forgetting was not recorded; train with --record forgetting"
+        )
+    if score != "irreducible-loss":
+        return "of the network at the end"
+    if not run.settings.validation:
+        raise UsageError(
+            f"{run.folder}: held no images out, and irreducible-loss is of such; train with "
+            "--validation"
+        )
+    if run.settings.imbalance or run.settings.label_noise:
+        raise UsageError(
+            f"{run.folder}: irreducible-loss is not made from runs with --imbalance or "
+            "--label-noise, whose labels are not those of the images held out; train without"
+        )
+    return "of the network at the end, for the images held out"
+
+
+def values_of(run: FinishedRun, score: str) -> np.ndarray:
+    """A run's score, float32 [N]; NaN where an image has none."""
+    if score in run.recorded:
+        return run.recorded[score]
+    if score == "irreducible-loss":
+        return irreducible_losses(run)
+    logits, features = run.outputs
+    if score == "k-center":
+        order = k_center(features.numpy())
+        places = np.empty(len(order), dtype=np.float32)
+        places[order] = np.arange(len(order))[::-1]
+        return places
+    targets = torch.eye(logits.shape[1])[torch.tensor(run.dataset.train_labels)]
+    if score == "el2n":
+        return el2n(logits, targets).numpy()
+    return grand(logits, targets, features, bias=run.classifier.bias is not None).numpy()
+
+
+def irreducible_losses(run: FinishedRun) -> np.ndarray:
+    """Cross-entropy of the images that a run held out, float32 [N] over all of the full set."""
+    logits, _ = run.forward(run.dataset.test_images)
+    losses = cross_entropy(logits, torch.tensor(run.dataset.test_labels), reduction="none")
+    held = held_out(run.undivided, run.settings.validation, run.settings.data_seed)
+    values = np.full(len(held), np.nan, dtype=np.float32)
+    values[held] = losses.numpy()
+    return values
+
+
+def mean(values: Sequence[np.ndarray]) -> np.ndarray:
+    """Of each image over the runs that have a score of it: float32 [N], NaN if none has."""
+    counts = sum(~np.isnan(each) for each in values)
+    sums = sum(np.nan_to_num(each.astype(np.float64)) for each in values)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan).astype(np.float32)
+
+
+def main(arguments: list[str]) -> int:
+    """Write the file; the exit status is 0, or that of the error, which is told in one line."""
+
+    def work() -> int:
+        options = build_parser().parse_args(arguments)
+        device = find_device(options.device)
+        if not os.access(options.out.parent, os.W_OK) or options.out.is_dir():
+            raise UsageError(f"--out {options.out}: cannot be written; give another file")
+        runs = [FinishedRun.read(folder, options.data_dir, device) for folder in options.runs]
+        file, lines = make_file(runs, options.score)
+        print(*lines, sep="\n")
+        aside = options.out.with_name(f".{options.out.name}.new")
+        aside.write_bytes(file.to_bytes())
+        aside.replace(options.out)
+        return 0
+
+    return exit_status_of("python -m methods.scores", work)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
