@@ -19,6 +19,8 @@ from record import RunFolder
 from run import build, identity, load_dataset
 from settings import parse
 
+from .score_files import noise_options
+
 STEPS = 10  # timed, to tell how long an epoch's take
 SAVES = 15
 
@@ -38,7 +40,13 @@ def main() -> None:
     print(f"{'method':20}{'checkpoint':>12}{'epoch of training':>20}{'added':>9}")
     for method in METHODS:
         settings, _ = parse([*flags, "--method", method, "--device", "cpu"])
-        trainer = build(settings, load_dataset(settings), torch.device("cpu"))
+        dataset = load_dataset(settings)
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "scores.npz"
+            settings.method_options |= noise_options(
+                method, options.dataset, dataset.train_labels, file
+            )
+            trainer = build(settings, dataset, torch.device("cpu"))
         trainer.start()
         trainer.make_step(trainer.next_batch())
         began = time.perf_counter()

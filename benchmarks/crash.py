@@ -24,7 +24,11 @@ import torch
 
 from augmentations import AUGMENTATIONS
 from methods import METHODS
+from run import load_dataset
+from settings import parse
 from watch import read_status
+
+from .score_files import noise_flags
 
 ROOT = Path(__file__).resolve().parent.parent
 RESUMED = "going on after step"  # what a run that found a checkpoint says
@@ -140,6 +144,8 @@ def crash_table(
     common += ["--batch-size", "16", "--validation", "100", "--checkpoint-every", "5steps"]
     common += ["--num-threads", "1", "--device", "cpu"]
 
+    labels = load_dataset(parse(common)[0]).train_labels
+
     def one(cell: tuple[str, str], share: int, cell_seed: int) -> Outcome:
         arguments = [*common, "--method", cell[0], "--augmentation", cell[1]]
         if cell[0] == "selective-backprop":
@@ -147,6 +153,8 @@ def crash_table(
             # would score for minutes.
             arguments += ["--epochs", "8", "--sb-beta", "1"]
         with tempfile.TemporaryDirectory() as results:
+            file = Path(results) / "scores.npz"
+            arguments += noise_flags(cell[0], dataset, labels, file)
             return crash(arguments, share, cell_seed, Path(results))
 
     print(f"{'method':20}{'augmentation':14}{'kills':>6}{'resumes':>9}{'mismatches':>12}")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import random
+import tempfile
 import time
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from methods import METHODS, Batch, Method, SelectiveBackpropSelector, Task
 from methods.drawing import draw_without_replacement
 
 from .pipeline import machine
+from .score_files import noise_options
 
 BATCH_SIZE, CLASSES, BUDGET = 128, 10, 0.5
 IMAGES = 50_000
@@ -29,6 +32,9 @@ MEASURED = {
     "grad-norm": {"gradnorm_tau": 0},  # always on
     "obftf": {},
     "cvar": {},
+    "random-subset": {},
+    "coreset": {},
+    "rho-loss": {},
 }
 
 
@@ -136,13 +142,20 @@ def step_costs(method: Method) -> dict[str, float]:
     return {question: cost / step for question, cost in costs.items()}
 
 
+def make_method(name: str, options: dict) -> Method:
+    task = make_task(IMAGES)
+    with tempfile.TemporaryDirectory() as folder:
+        file = noise_options(name, task.dataset, task.labels, Path(folder) / "scores.npz")
+        return METHODS[name](task, **file, **options)
+
+
 def measure_steps(repeats: int) -> None:
     """What a method adds to a step; draws of many steps are shared by these."""
     print(f"\nper step of {BATCH_SIZE} of {IMAGES:,} images: median ms\n")
     print("| method | draw | choose | reweigh | observe | sum |")
     print("|---|--:|--:|--:|--:|--:|")
     for name, options in MEASURED.items():
-        method = METHODS[name](make_task(IMAGES), **options)
+        method = make_method(name, options)
         step_costs(method)  # not counted: the first one warms up
         epochs = [list(step_costs(method).values()) for _ in range(repeats)]
         costs = [*np.median(epochs, 0), np.median(np.sum(epochs, 1))]

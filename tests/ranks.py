@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import torch
-from test_methods import make_dataset, make_task, make_trainer
+from test_methods import make_dataset, make_method, make_task, make_trainer
 
 from distributed import World, find_world
 from methods import METHODS
@@ -17,7 +17,7 @@ CASES = [(method, mix) for method in METHODS for mix in ("standard", "mixup", "r
 def journal(method: str, augmentation: str, world: World) -> dict:
     """What a process saw in a run of a network without batch normalisation, and its end."""
     task = make_task(num_images=320, batch_size=16, budget=0.5, epochs=4)
-    trainer = make_trainer(METHODS[method](task), make_dataset(320), augmentation, world=world)
+    trainer = make_trainer(make_method(method, task), make_dataset(320), augmentation, world=world)
     indices, images = [], []
     trainer.start()
     while not trainer.finished:

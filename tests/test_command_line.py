@@ -28,6 +28,7 @@ from test_methods import SCORED
 import published
 import train
 from augmentations import AUGMENTATIONS
+from benchmarks.score_files import noise_options
 from data import DATASETS
 from methods import METHODS
 from models import create_model
@@ -307,20 +308,23 @@ def constructor_defaults(constructor: type) -> dict[str, object]:
 def test_every_method_runs_with_every_augmentation(
     method: str, augmentation: str, train_here, tmp_path: Path
 ) -> None:
+    labels = DATASETS["digits"](tmp_path).train_labels
+    needed = noise_options(method, "digits", labels, tmp_path / "scores.npz")
     outcome = train_here(
         *("--method", method, "--augmentation", augmentation),
         *(*SHORT, "--budget", 0.05),
+        *(f"--{name.replace('_', '-')}={value}" for name, value in needed.items()),
     )
     assert outcome.returncode == 0
     assert outcome.stderr == ""
     folder = tmp_path / "results" / f"digits_{method}_{augmentation}_b0.05_s1"
     settings = read_config(folder)["settings"]
     assert (settings["method"], settings["augmentation"]) == (method, augmentation)
-    assert settings["method_options"] == constructor_defaults(METHODS[method])
+    assert settings["method_options"] == constructor_defaults(METHODS[method]) | needed
     assert settings["augmentation_options"] == constructor_defaults(AUGMENTATIONS[augmentation])
     curve = read_curve(folder)
     assert curve["images_trained"].tolist() == [64]
-    assert curve["images_scored"].tolist() == [64 * SCORED.get(method, 0)]
+    assert curve["images_scored"].tolist() == [64 * (SCORED | {"rho-loss": 10}).get(method, 0)]
 
 
 OPTIONS = {
@@ -331,6 +335,12 @@ OPTIONS = {
     "dro_init": ("--dro-init 0.7", 0.7, {"dro"}),
     "dro_momentum": ("--dro-momentum 0.9", 0.9, {"dro"}),
     "dro_importance": ("--dro-importance", True, {"dro"}),
+    "coreset_file": ("--coreset-file scores.npz", "scores.npz", {"coreset"}),
+    "coreset_score": ("--coreset-score el2n", "el2n", {"coreset"}),
+    "coreset_keep": ("--coreset-keep lowest", "lowest", {"coreset"}),
+    "coreset_per_class": ("--coreset-per-class", True, {"coreset"}),
+    "rho_file": ("--rho-file losses.npz", "losses.npz", {"rho-loss"}),
+    "rho_candidates": ("--rho-candidates 4", 4, {"rho-loss"}),
     "infobatch_ratio": ("--infobatch-ratio 0.7", 0.7, {"infobatch"}),
     "infobatch_delta": ("--infobatch-delta 1", 1.0, {"infobatch"}),
     "gradnorm_candidates": ("--gradnorm-candidates 5", 5, {"grad-norm"}),
@@ -389,6 +399,7 @@ def files_of_run(train_here, name: str, *arguments: object) -> tuple[pd.DataFram
         ("c-SGD", "ricap"),
         ("selective-backprop", "ricap"),
         ("dro", "mixup"),
+        ("random-subset", "standard"),
         ("p-SGD", "cutmix"),
         ("SGD", "cutout"),
         ("dro", "trivialaugment"),
@@ -1051,6 +1062,7 @@ def test_the_help_has_every_group(capsys: pytest.CaptureFixture) -> None:
 
 #: Flags that by default do nothing at all.
 WITHOUT_DEFAULT = {"--num-classes", "--validation", "--imbalance", "--label-noise"}
+WITHOUT_DEFAULT |= {"--coreset-file", "--rho-file", "--record"}
 SWITCHES = {
     "--compute-budget",
     "--compile",
@@ -1060,6 +1072,7 @@ SWITCHES = {
     "--tensorboard",
     "--deterministic",
     "--dro-importance",
+    "--coreset-per-class",
 }
 DEFAULTS = {
     "--method": "SGD",
@@ -1082,6 +1095,9 @@ DEFAULTS = {
     "--dro-beta": "1.0",
     "--dro-init": "log(classes)",
     "--dro-momentum": "0.0",
+    "--coreset-score": "the only one",
+    "--coreset-keep": "highest",
+    "--rho-candidates": "10",
     "--infobatch-ratio": "0.5",
     "--infobatch-delta": "0.875",
     "--gradnorm-candidates": "3",
@@ -1100,6 +1116,7 @@ DEFAULTS = {
     "--experiment-name": "DATASET_METHOD_AUGMENTATION_bBUDGET_sSEED",
     "--checkpoint-every": "1",
     "--eval-every": "1",
+    "--record-epochs": "10",
     "--device": "auto",
     "--amp": "auto",
     "--resident-limit": "half the memory of the device",

@@ -75,10 +75,11 @@ def has_checkpoint(folder: Path) -> bool:
     return (folder / checkpoint.CURRENT).exists()
 
 
-@pytest.mark.parametrize(
-    "method, kills",
-    {"SGD": 8, "unif-SGD": 8, "p-SGD": 8, "c-SGD": 8, "selective-backprop": 9, "dro": 9}.items(),
-)
+KILLS = {"SGD": 6, "unif-SGD": 6, "p-SGD": 6, "c-SGD": 6, "selective-backprop": 6, "dro": 6}
+KILLS |= {"random-subset": 4, "coreset": 5, "rho-loss": 5}
+
+
+@pytest.mark.parametrize("method, kills", KILLS.items())
 def test_fifty_kills_leave_no_trace(method: str, kills: int, no_network: None) -> None:
     outcomes = crash_table(
         kills, jobs=1, seed=3, dataset="digits", model="resnet10-w16", methods=[method]

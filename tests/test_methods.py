@@ -10,6 +10,7 @@ import itertools
 import math
 import subprocess
 import sys
+import tempfile
 import typing
 from collections import Counter, deque
 from pathlib import Path
@@ -22,6 +23,7 @@ from scipy import stats
 from torch import nn
 
 from augmentations import AUGMENTATIONS
+from benchmarks.score_files import noise_options
 from budget import Budget, steps_per_epoch, subset_size
 from data import Dataset
 from distributed import ALONE
@@ -41,6 +43,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 SCORED = {
     "selective-backprop": 1,
     "obftf": 10,
+    "rho-loss": 2,  # as `make_method` makes it; 10 by default
 }
 
 
@@ -115,6 +118,15 @@ def make_trainer(
         momentum=0.9,
         weight_decay=1e-4,
     )
+
+
+def make_method(name: str, task: Task, **options) -> Method:
+    """A method; one that needs a file gets one of noise, one of large blocks gets smaller ones."""
+    if name == "rho-loss":
+        options["rho_candidates"] = SCORED[name]
+    with tempfile.TemporaryDirectory() as folder:
+        needed = noise_options(name, task.dataset, task.labels, Path(folder) / "scores.npz")
+        return METHODS[name](task, **needed, **options)
 
 
 class Scores:
@@ -589,7 +601,7 @@ def test_scoring_leaves_no_trace_in_the_model():
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name not in SCORED])
 def test_other_methods_score_nothing(name):
-    method, score = METHODS[name](make_task()), Scores()
+    method, score = make_method(name, make_task()), Scores()
     batch = candidates(np.random.default_rng(0), 8, start=0)
     assert method.choose(batch, score) is batch
     assert score.images_scored == 0
@@ -670,7 +682,7 @@ def test_dro_importance_weights(momentum):
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "cvar"])
 def test_losses_count_alike_unless_asked(name):
-    method = METHODS[name](make_task())
+    method = make_method(name, make_task())
     weights = method.reweigh(make_batch([0, 1], [2, 3]), torch.tensor([1.0, 2.0]))
     assert weights is None or weights.tolist() == [1, 1]
 
@@ -740,8 +752,9 @@ def test_options_are_complete(name):
         kind, facts = typing.get_args(hint)
         kinds = set(typing.get_args(kind) or [kind]) - {type(None)}
         assert len(kinds) == 1
-        assert kinds <= {int, float, bool}
-        assert set(facts) <= {"help", "low", "high", "above", "below"}
+        assert kinds <= {int, float, bool, str}
+        words, bounds = {"choices", "metavar", "needed"}, {"low", "high", "above", "below"}
+        assert set(facts) - {"help"} <= (words if kinds == {str} else bounds)
         assert len(facts["help"]) > 20
 
 
@@ -787,11 +800,11 @@ def test_a_loaded_method_goes_on_alike(name):
     """A checkpoint holds everything, be the fresh method's own seed what it may."""
     dataset = make_dataset(num_images=256)
     options = OPTIONS.get(name, {})
-    method = METHODS[name](make_task(num_images=256, batch_size=32, seed=1), **options)
+    method = make_method(name, make_task(num_images=256, batch_size=32, seed=1), **options)
     journal(method, 50, dataset)
     state = saved_and_loaded(method.state_dict())
-    fresh = METHODS[name](make_task(num_images=256, batch_size=32, seed=2), **options)
-    unloaded = METHODS[name](make_task(num_images=256, batch_size=32, seed=2), **options)
+    fresh = make_method(name, make_task(num_images=256, batch_size=32, seed=2), **options)
+    unloaded = make_method(name, make_task(num_images=256, batch_size=32, seed=2), **options)
     fresh.load_state_dict(state)
 
     if name == "selective-backprop":
@@ -821,7 +834,7 @@ def test_a_queue_is_saved_without_the_storage_behind_it():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_same_seed_same_draws(name):
-    one, same, other = (METHODS[name](make_task(seed=seed)) for seed in (5, 5, 6))
+    one, same, other = (make_method(name, make_task(seed=seed)) for seed in (5, 5, 6))
     drawn = [method.draw(0) for method in (one, same, other)]
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
@@ -831,7 +844,7 @@ def test_same_seed_same_draws(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_draws_leave_the_global_generator_alone(name):
-    method = METHODS[name](make_task())
+    method = make_method(name, make_task())
     before = torch.get_rng_state()
     method.draw(0)
     method.choose(candidates(np.random.default_rng(0), 8, start=0), Scores())
@@ -857,7 +870,7 @@ def test_every_method_makes_its_steps(name, budget):
     """E * S optimizer steps of B images each, and columns that say what was done."""
     task = make_task(num_images=500, batch_size=60, budget=budget, epochs=20)
     assert task.steps_per_epoch == {0.2: 1, 0.5: 4, 0.99: 8, 1.0: 8}[budget]
-    trainer = make_trainer(METHODS[name](task), make_dataset(num_images=500))
+    trainer = make_trainer(make_method(name, task), make_dataset(num_images=500))
     optimizer_steps, trained = [], []
     trainer.optimizer.register_step_post_hook(lambda *_: optimizer_steps.append(1))
     trainer.model.register_forward_hook(
@@ -906,7 +919,7 @@ def test_every_method_spends_its_compute(name):
     """Scored images cost 1, trained ones 3; a run ends with the first step that reaches its end."""
     task = make_task(num_images=500, batch_size=30, budget=0.5, epochs=20)
     trainer = make_trainer(
-        METHODS[name](task),
+        make_method(name, task),
         make_dataset(num_images=500),
         rate=lambda position: 1e-4 * position,
         of_compute=True,
@@ -961,7 +974,7 @@ def test_a_loaded_run_goes_on_alike_from_any_step(name):
     task, dataset = make_task(num_images=100, batch_size=8, epochs=8), make_dataset(num_images=100)
 
     def make() -> Trainer:
-        return make_trainer(METHODS[name](task, **OPTIONS.get(name, {})), dataset, "ricap")
+        return make_trainer(make_method(name, task, **OPTIONS.get(name, {})), dataset, "ricap")
 
     straight = make()
     straight.start()

@@ -187,6 +187,12 @@ OTHER = {
     "--dro-init": "0.7",
     "--dro-momentum": "0.9",
     "--dro-importance": None,
+    "--coreset-file": "other.npz",
+    "--coreset-score": "el2n",
+    "--coreset-keep": "lowest",
+    "--coreset-per-class": None,
+    "--rho-file": "other.npz",
+    "--rho-candidates": "4",
     "--infobatch-ratio": "0.7",
     "--infobatch-delta": "1",
     "--gradnorm-candidates": "5",
@@ -210,6 +216,12 @@ COMPANY = {
     "--dro-init": "--method dro",
     "--dro-momentum": "--method dro",
     "--dro-importance": "--method dro",
+    "--coreset-file": "--method coreset",
+    "--coreset-score": "--method coreset --coreset-file some.npz",
+    "--coreset-keep": "--method coreset --coreset-file some.npz",
+    "--coreset-per-class": "--method coreset --coreset-file some.npz",
+    "--rho-file": "--method rho-loss",
+    "--rho-candidates": "--method rho-loss --rho-file some.npz",
     "--infobatch-ratio": "--method infobatch",
     "--infobatch-delta": "--method infobatch",
     "--gradnorm-candidates": "--method grad-norm",
@@ -236,7 +248,10 @@ def test_the_flags_named_here_are_all_that_change_a_run() -> None:
 def test_every_setting_changes_the_name(flag: str) -> None:
     company = COMPANY.get(flag, "").split()
     value = [OTHER[flag]] if OTHER[flag] else []
-    assert names_of(*company, flag, *value) != names_of(*(company or ["--seed", "1"]))
+    plain = company or ["--seed", "1"]
+    if flag.endswith("-file"):  # which the method cannot do without
+        plain = [*company, flag, "some.npz"]
+    assert names_of(*company, flag, *value) != names_of(*plain)
 
 
 def test_a_run_of_defaults_has_the_name_that_train_py_gives_it() -> None:

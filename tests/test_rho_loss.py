@@ -1,0 +1,255 @@
+"""RHO-loss: what it draws and chooses, and the file of irreducible losses that it needs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import Completed
+from laws import assert_inclusion
+from test_methods import make_batch, make_dataset, make_task, make_trainer, saved_and_loaded
+from torch import nn
+
+from data import DATASETS, held_out, hold_out
+from methods import OptionError, Task
+from methods.rho_loss import RhoLoss
+from methods.scores import ScoreFile, digest
+from methods.scores.__main__ import main as make_scores
+from models import create_model
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def make_rho(task: Task, losses: object, **options: object) -> RhoLoss:
+    values = {"irreducible-loss": np.asarray(losses, dtype=np.float32)}
+    Path("losses.npz").write_bytes(ScoreFile(task.dataset, digest(task.labels), values).to_bytes())
+    return RhoLoss(task, rho_file="losses.npz", **options)
+
+
+# The method
+
+
+def test_candidates_are_full_passes_over_images_that_were_held_out() -> None:
+    held = np.random.default_rng(0).permutation(200)[:90]
+    losses = np.full(200, np.nan)
+    losses[held] = 1
+    method = make_rho(make_task(num_images=200, batch_size=4), losses, rho_candidates=5)
+    drawn = [method.draw(0.1) for _ in range(2000)]
+    for blocks in drawn:
+        assert blocks.shape == (4, 20)
+        assert blocks.dtype == torch.int64
+        assert len(blocks.unique()) == 80
+    expected = np.zeros(200)
+    expected[held] = 80 / 90
+    assert_inclusion(torch.stack(drawn).view(2000, -1).numpy(), expected)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_largest_reducible_losses_are_chosen(seed: int) -> None:
+    """In plain Python, on soft labels as mixing makes them."""
+    random = np.random.default_rng(seed)
+    irreducible = random.exponential(size=60).astype(np.float32)
+    method = make_rho(make_task(num_images=60, batch_size=6), irreducible, rho_candidates=4)
+    index = random.permutation(60)[:24]
+    batch = make_batch(index, random.integers(4, size=24), torch.randn(24, 1, 2, 2))
+    batch.targets.copy_(torch.from_numpy(random.dirichlet(np.ones(4), 24)))
+    logits = batch.images.flatten(1)
+    log = logits.double().log_softmax(1).tolist()
+    reducible = {
+        image: -sum(t * p for t, p in zip(target, row)) - irreducible[image]
+        for image, target, row in zip(index.tolist(), batch.targets.tolist(), log)
+    }
+    chosen = method.choose(batch, lambda candidates: logits if candidates is batch else None)
+    assert len(chosen) == 6
+    expected = sorted(reducible, key=reducible.get)[-6:]
+    assert set(chosen.index.tolist()) == set(expected)
+    for row, image in enumerate(chosen.index.tolist()):
+        place = index.tolist().index(image)
+        for column in ("images", "targets", "labels"):
+            assert torch.equal(getattr(chosen, column)[row], getattr(batch, column)[place])
+
+
+@pytest.mark.parametrize("augmentation", ["standard", "mixup", "ricap", "randaugment"])
+def test_in_the_loop(augmentation: str) -> None:
+    """E * S steps; n * B images scored for each; nothing drawn without an irreducible loss."""
+    task = make_task(num_images=128, batch_size=8, budget=0.5, epochs=3)
+    losses = np.where(np.arange(128) < 100, 0.5, np.nan)
+    dataset = make_dataset(num_images=128)
+    if augmentation == "randaugment":
+        pytest.importorskip("torchvision")
+    trainer = make_trainer(make_rho(task, losses, rho_candidates=3), dataset, augmentation)
+    trainer.start()
+    while not trainer.finished:
+        trainer.make_step(trainer.next_batch())
+    assert trainer.step == 3 * 8
+    assert trainer.images_scored == 3 * 8 * 24
+    assert trainer.uses.sum() == 3 * 8 * 8
+    assert trainer.uses[100:].sum() == 0
+
+
+@pytest.mark.parametrize("augmentation", ["standard", "ricap"])
+def test_a_resumed_trainer_goes_on_alike(augmentation: str) -> None:
+    task = make_task(num_images=128, batch_size=8, budget=0.5, epochs=3)
+    losses = np.random.default_rng(0).random(128)
+    make = partial(make_trainer, dataset=make_dataset(num_images=128), augmentation=augmentation)
+    whole = make(make_rho(task, losses, rho_candidates=3))
+    other = make(make_rho(task, losses[::-1], rho_candidates=3))
+    whole.start()
+    while not whole.finished:
+        whole.make_step(whole.next_batch())
+        if whole.step == 10:
+            other.load_state_dict(saved_and_loaded(whole.state_dict()))
+    other.start()
+    while not other.finished:
+        other.make_step(other.next_batch())
+    for ours, theirs in zip(other.model.parameters(), whole.model.parameters()):
+        assert torch.equal(ours, theirs)
+    assert torch.equal(other.uses, whole.uses)
+
+
+def test_too_few_candidates_are_refused() -> None:
+    task = make_task(num_images=200, batch_size=8)
+    losses = np.where(np.arange(200) < 80, 1, np.nan)
+    assert make_rho(task, losses).draw(0).shape == (1, 80)
+    losses[0] = np.nan
+    with pytest.raises(OptionError, match="79 images, fewer than the 80 candidates of a step;"):
+        make_rho(task, losses)
+
+
+# Files of irreducible losses, as their user makes them
+
+SHORT = ("--epochs", 2, "--batch-size", 16, "--budget", 0.3, "--device", "cpu")
+OUT = ("--score", "irreducible-loss", "--out", "out.npz", "--device", "cpu")
+
+
+@pytest.fixture
+def scores_here(main_here: Callable[..., Completed]) -> Callable[..., Completed]:
+    return partial(main_here, make_scores)
+
+
+@pytest.fixture
+def trained(train_here) -> Callable[..., Path]:
+    """Make a short run of digits; its folder."""
+
+    def train(name: str, *words: object) -> Path:
+        outcome = train_here(*SHORT, "--experiment-name", name, *words)
+        assert outcome.returncode == 0, outcome.stderr
+        return Path("results") / name
+
+    return train
+
+
+def losses_of(folder: Path, data_seed: int, count: int) -> dict[int, float]:
+    """The loss of each image that a run held out, one by one, by its place in the full set."""
+    data = DATASETS["digits"](Path())
+    held = np.flatnonzero(held_out(data, count, data_seed))
+    parts = hold_out(data, count, data_seed)
+    assert (data.train_images[held] == np.asarray(parts.test_images)).all()
+    kept = {image.tobytes() for image in np.asarray(parts.train_images)}
+    model = create_model("resnet10-w16", 1, 10, (8, 8)).eval()
+    model.load_state_dict(torch.load(folder / "model.pt", weights_only=True))
+    losses = {}
+    for place in held.tolist():
+        assert data.train_images[place].tobytes() not in kept
+        image = (torch.tensor(data.train_images[place]) / 255 - data.mean[0]) / data.deviation[0]
+        with torch.no_grad():
+            logits = model(image[None])[0]
+        losses[place] = -logits.log_softmax(0)[data.train_labels[place]].item()
+    return losses
+
+
+def test_losses_of_held_out_images_over_several_runs(trained, scores_here) -> None:
+    """Each image's is the mean over the runs that did not train on it."""
+    held = {1: (5, 300), 2: (6, 400)}
+    folders, each = [], []
+    for seed, (data_seed, count) in held.items():
+        words = ("--validation", count, "--data-seed", data_seed, "--seed", seed)
+        folders.append(trained(f"run{seed}", *words))
+        each.append(losses_of(folders[-1], data_seed, count))
+    outcome = scores_here(*folders, *OUT)
+    assert outcome.returncode == 0, outcome.stderr
+    file = ScoreFile.read("out.npz")
+    assert file.labels_sha256 == digest(DATASETS["digits"](Path()).train_labels)
+    values, scored = file.values["irreducible-loss"], Counter()
+    for image in range(1442):
+        own = [losses[image] for losses in each if image in losses]
+        scored[len(own)] += 1
+        if own:
+            assert values[image] == pytest.approx(np.mean(own), rel=1e-3, abs=1e-5)
+        else:
+            assert np.isnan(values[image])
+    assert min(scored[0], scored[1], scored[2]) > 50
+    assert outcome.stdout == (
+        "irreducible-loss: of the network at the end, for the images held out; "
+        f"{scored[1] + scored[2]} of 1442 images have a score\n"
+    )
+
+
+def test_two_runs_joined_by_a_file(trained, scores_here, train_here) -> None:
+    """The whole way: a run that holds images out, the file, a run that trains on these."""
+    held = trained("held", "--validation", 400)
+    assert scores_here(held, *OUT).returncode == 0
+    folder = trained("rho", "--method", "rho-loss", "--rho-file", "out.npz")
+    curve = pd.read_csv(folder / "curve.csv")
+    assert curve["images_trained"].tolist() == [27 * 16, 2 * 27 * 16]
+    assert curve["images_scored"].tolist() == [27 * 160, 2 * 27 * 160]
+    assert curve["count_entropy"].iloc[-1] <= np.log(400)
+    words = ("--method", "rho-loss", "--rho-file", "out.npz", "--compute-budget")
+    compute = pd.read_csv(trained("compute", *words) / "curve.csv")
+    total = 2 * 27 * 16 * 3
+    assert total <= compute["cost"].iloc[-1] < total + 160 + 3 * 16
+    outcome = train_here(*SHORT, *words, "--rho-candidates", 26)
+    assert_refused(outcome, "--rho-file out.npz: has irreducible losses of 400 images", "416")
+    outcome = train_here(*SHORT, *words, "--validation", 400)
+    assert_refused(outcome, "--rho-file out.npz: of 1442 training images, where this run has 1042")
+
+
+def assert_refused(outcome: Completed, *fragments: str) -> None:
+    """Exit status 2 and one line that contains all of the fragments."""
+    assert outcome.returncode == 2
+    (line,) = outcome.stderr.splitlines()
+    for fragment in fragments:
+        assert fragment in line
+
+
+@pytest.mark.parametrize(
+    "words, fragments",
+    [
+        ("", ["run: held no images out", "train with --validation"]),
+        ("--validation 300 --imbalance 3", ["run: irreducible-loss is not made", "--imbalance"]),
+        ("--validation 300 --label-noise 0.1", ["run: irreducible-loss is not made", "without"]),
+    ],
+)
+def test_runs_without_irreducible_losses_are_refused(
+    words: str, fragments: list[str], trained, scores_here
+) -> None:
+    folder = trained("run", *words.split())
+    assert_refused(scores_here(folder, *OUT), *fragments)
+    assert not Path("out.npz").exists()
+
+
+def test_the_file_has_to_be_given_and_have_the_losses(trained, scores_here, train_here) -> None:
+    common = (*SHORT, "--method", "rho-loss")
+    assert_refused(train_here(*common), "--rho-file: not given", "run with --validation")
+    folder = trained("run", "--record", "el2n") / "scores.npz"
+    outcome = train_here(*common, "--rho-file", folder)
+    assert_refused(outcome, "scores.npz: has el2n, not irreducible-loss; make one that has it")
+
+
+def test_candidates_of_one_batch_are_no_choice() -> None:
+    task = make_task(num_images=64, batch_size=8)
+    method = make_rho(task, np.zeros(64), rho_candidates=1)
+    batch = make_batch(np.arange(8), np.zeros(8, dtype=np.int64), torch.randn(8, 1, 2, 2))
+    chosen = method.choose(batch, lambda batch: nn.Flatten()(batch.images))
+    assert sorted(chosen.index.tolist()) == list(range(8))
