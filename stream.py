@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from augmentations import Augmentation
-from augmentations.geometry import crop_and_flip, rescale, scale_and_shift
+from augmentations.geometry import CropAndFlip, rescale, scale_and_shift
 from data import Dataset
 from images import place
 from methods import Batch
@@ -39,7 +39,7 @@ class Stream:
         self.scale, self.shift = scale_and_shift(
             *(torch.tensor(each, device=device) for each in statistics)
         )
-        self.padding, self.flip = dataset.padding, dataset.flip
+        self.crop_and_flip = CropAndFlip(dataset.padding, dataset.flip)
         self.augmentation, self.seed = augmentation, seed
         self.number = 0  # batches handed out so far
         self.position = 0  # of the next batch in the block
@@ -66,17 +66,22 @@ class Stream:
         index = self.block[self.position]
         images = self.transform_ahead()
         rng = np.random.default_rng([self.seed, GEOMETRY_AND_MIX, self.number])
-        images = crop_and_flip(images, self.padding, self.flip, rng)
-        mixed = self.augmentation.mix(self.normalise(images), rng)
+        images = self.normalise(self.crop_and_flip(images, rng))
+        mixed = self.augmentation.mix(images, rng)
         self.position += 1
         self.number += 1
 
         # index_select, here and elsewhere, because indexing with [] costs several times as much.
         labels = self.labels.index_select(0, index)
-        targets = mixed.blend(self.one_hot.index_select(0, labels))
+        targets = self.one_hot.index_select(0, labels)
+        if not mixed.is_mixed:
+            return Batch(mixed.images, targets, labels, index)
         owners = mixed.owners()
         return Batch(
-            mixed.images, targets, labels.index_select(0, owners), index.index_select(0, owners)
+            mixed.images,
+            mixed.blend(targets),
+            labels.index_select(0, owners),
+            index.index_select(0, owners),
         )
 
     def normalise(self, images: Tensor) -> Tensor:

@@ -68,7 +68,7 @@ class Trainer:
     """
 
     PARTS = ("model", "optimizer", "scaler", "method", "stream", "clock")
-    COUNTERS = ("step", "logged_step", "images_scored", "uses", "tally", "first_bad_step")
+    COUNTERS = ("step", "logged_step", "images_scored", "uses", "tally", "good_steps")
 
     def __init__(
         self,
@@ -104,7 +104,8 @@ class Trainer:
         self.images_scored = 0  # images forwarded only to choose among them
         self.uses = torch.zeros(self.task.num_images, device=device)  # trainings on each image
         self.tally = torch.zeros(2, dtype=torch.float64, device=device)  # losses, hits of an epoch
-        self.first_bad_step = torch.full((), -1, device=device)  # whose loss was not finite
+        self.good_steps = torch.zeros((), dtype=torch.int64, device=device)  # with finite sums
+        self.ones = torch.ones(self.task.batch_size, device=device)
         self.clock = Clock(device)
 
     @property
@@ -181,17 +182,18 @@ class Trainer:
     def count(self, batch: Batch, logits: Tensor, losses: Tensor) -> None:
         """Add a step to the epoch's sums, on the device."""
         hits = (logits.argmax(1) == batch.labels).sum()
-        self.tally += torch.stack([losses.double().sum(), hits])
-        self.uses.index_add_(0, batch.index, torch.ones_like(losses, dtype=self.uses.dtype))
-        newly_bad = ~losses.isfinite().all() & (self.first_bad_step < 0)
-        self.first_bad_step = self.first_bad_step.where(~newly_bad, self.step)
+        total = losses.sum(dtype=torch.float64)
+        self.tally += torch.stack([total, hits])
+        self.uses.index_add_(0, batch.index, self.ones)
+        # Once a loss is not finite, neither is any later sum.
+        self.good_steps += self.tally[0].isfinite()
 
     def finish_epoch(self, evaluate: bool = True) -> dict[str, float]:
         """Return the epoch's row of the curve, with test columns if so wished; sums start again."""
         kept = f"the curve up to epoch {self.epoch - 1} is kept; try a lower --lr"
-        bad_step = int(self.first_bad_step)
-        if bad_step >= 0:
-            raise Diverged(f"the loss became NaN or infinite at step {bad_step + 1}; {kept}")
+        good_steps = int(self.good_steps)
+        if good_steps < self.step:
+            raise Diverged(f"the loss became NaN or infinite at step {good_steps + 1}; {kept}")
         self.clock.lap("train")
         results = {}
         if evaluate:

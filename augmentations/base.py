@@ -16,6 +16,11 @@ class Mixed(NamedTuple):
     sources: Tensor  # [K, b] int64 rows of the batch that image j is made of
     shares: list[float]  # K weights that sum to one, the same for every image
 
+    @property
+    def is_mixed(self) -> bool:
+        """Whether an image may have more than one source; otherwise each is its own."""
+        return len(self.shares) > 1
+
     def owners(self) -> Tensor:
         """Rows [b] of the sources with the largest share, to which each image belongs."""
         return self.sources[self.shares.index(max(self.shares))]

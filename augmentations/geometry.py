@@ -7,41 +7,47 @@ import torch
 from torch import Tensor
 
 
-def crop_and_flip(images: Tensor, padding: int, flip: float, rng: np.random.Generator) -> Tensor:
-    """Pad with zeros, crop back to size at a random place and mirror at random, per image.
+class CropAndFlip:
+    """Pads with zeros, crops back to size at a random place and mirrors at random, per image.
 
     The coins are tossed on the host, so it knows which images to mirror and how many: these go
     last, and mirroring them is a slice that no device has to be asked for. Each crop is then a
-    window of the padded batch, and one gather reads them all, in the order of `images` again.
+    window of the padded batch, and one gather reads them all, in the order of the images again.
 
     Args:
-        images: uint8 [b, c, h, w].
         padding: pixels added on each side before the crop.
         flip: probability that an image is mirrored left to right.
-        rng: source of one crop place and one coin per image.
-
-    Returns:
-        uint8 [b, c, h, w].
     """
-    b, c, h, w = images.shape
-    tall, wide = h + 2 * padding, w + 2 * padding
-    mirrored = rng.random(b) < flip
-    top, left = rng.integers(0, 2 * padding + 1, (2, b))
-    order = mirrored.argsort()
-    start = order.argsort() * (c * tall * wide) + top * wide + left
-    # One copy to the device, as a copy takes about as long there as a kernel.
-    order, start = torch.from_numpy(np.stack([order, start])).to(images.device, non_blocking=True)
 
-    images = images.index_select(0, order)
-    plain = b - np.count_nonzero(mirrored)
-    canvas = images.new_zeros(b, c, tall, wide)
-    inner = canvas[:, :, padding : padding + h, padding : padding + w]
-    inner[:plain] = images[:plain]
-    inner[plain:] = images[plain:].flip(3)
-    # A window may start at any pixel that leaves room for its last one.
-    last = ((c - 1) * tall + h - 1) * wide + w - 1
-    windows = canvas.as_strided((canvas.numel() - last, c, h, w), (1, tall * wide, wide, 1))
-    return windows.index_select(0, start)
+    def __init__(self, padding: int, flip: float):
+        self.padding, self.flip = padding, flip
+        self.canvas: Tensor | None = None  # kept, because to make zeros takes a tenth of all this
+
+    def __call__(self, images: Tensor, rng: np.random.Generator) -> Tensor:
+        """Change uint8 images [b, c, h, w]; `rng` gives a crop place and a coin for each."""
+        b, c, h, w = images.shape
+        padding = self.padding
+        tall, wide = h + 2 * padding, w + 2 * padding
+        mirrored = rng.random(b) < self.flip
+        top, left = rng.integers(0, 2 * padding + 1, (2, b))
+        order = mirrored.argsort()
+        start = order.argsort() * (c * tall * wide) + top * wide + left
+        # One copy to the device, as a copy takes about as long there as a kernel.
+        there = torch.from_numpy(np.stack([order, start])).to(images.device, non_blocking=True)
+        order, start = there
+
+        images = images.index_select(0, order)
+        plain = b - np.count_nonzero(mirrored)
+        if self.canvas is None or self.canvas.shape != (b, c, tall, wide):
+            self.canvas = images.new_zeros(b, c, tall, wide)
+        inner = self.canvas[:, :, padding : padding + h, padding : padding + w]
+        inner[:plain] = images[:plain]
+        inner[plain:] = images[plain:].flip(3)
+        # A window may start at any pixel that leaves room for its last one.
+        last = ((c - 1) * tall + h - 1) * wide + w - 1
+        starts = self.canvas.numel() - last
+        windows = self.canvas.as_strided((starts, c, h, w), (1, tall * wide, wide, 1))
+        return windows.index_select(0, start)
 
 
 def normalise(images: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:

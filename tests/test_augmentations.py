@@ -30,7 +30,7 @@ from augmentations import (
     randaugment,
     trivialaugment,
 )
-from augmentations.geometry import crop_and_flip, normalise
+from augmentations.geometry import CropAndFlip, normalise
 from augmentations.operations import apply_each, operations
 from data import Dataset
 from stream import Stream
@@ -89,7 +89,7 @@ def test_crop_and_flip_against_a_slow_reference(channels, height, width, padding
     """Each image is one crop of its own zero-padded self, of all channels alike."""
     images = noise(12, channels, height, width)
     given = images.clone()
-    results = crop_and_flip(images, padding, flip, np.random.default_rng(0))
+    results = CropAndFlip(padding, flip)(images, np.random.default_rng(0))
     assert results.dtype == torch.uint8
     assert results.shape == images.shape
     assert torch.equal(images, given), "the training set was changed"
@@ -99,10 +99,19 @@ def test_crop_and_flip_against_a_slow_reference(channels, height, width, padding
         assert flip == 0.5 or found[0][2] == (flip == 1)
 
 
+def test_one_batch_leaves_nothing_for_the_next():
+    """Also of another size: the padded batch is kept from one to the next."""
+    used = CropAndFlip(2, 0.5)
+    for seed, size in enumerate([(9, 3, 6, 6), (9, 3, 6, 6), (4, 3, 6, 6), (4, 1, 8, 7)]):
+        images = noise(*size, seed=seed)
+        results = used(images, np.random.default_rng(seed))
+        assert torch.equal(results, CropAndFlip(2, 0.5)(images, np.random.default_rng(seed)))
+
+
 def test_padding_is_zero():
     """At the far corner, half of a white image has turned black."""
     white = torch.full((200, 1, 4, 4), 255, dtype=torch.uint8)
-    results = crop_and_flip(white, 2, 0.0, np.random.default_rng(0))
+    results = CropAndFlip(2, 0.0)(white, np.random.default_rng(0))
     assert set(results.unique().tolist()) == {0, 255}
     area = (results == 255).sum((1, 2, 3))
     assert area.min() == 4
@@ -119,7 +128,8 @@ def crops_of_one_image() -> tuple[tuple, ...]:
     }
     assert len(meaning) == 50
     copies = image.expand(1000, -1, -1, -1)
-    batches = [crop_and_flip(copies, 2, 0.5, rng) for _ in range(3)]
+    crop_and_flip = CropAndFlip(2, 0.5)
+    batches = [crop_and_flip(copies, rng) for _ in range(3)]
     return tuple(meaning[result.numpy().tobytes()] for result in torch.cat(batches))
 
 
@@ -141,7 +151,7 @@ def test_neighbours_in_a_batch_are_cropped_independently():
 
 def test_flip_follows_its_probability():
     images = torch.tensor([1, 2], dtype=torch.uint8).expand(4000, 1, 1, 2)
-    mirrored = crop_and_flip(images, 0, 0.2, np.random.default_rng(0))[:, 0, 0, 0] == 2
+    mirrored = CropAndFlip(0, 0.2)(images, np.random.default_rng(0))[:, 0, 0, 0] == 2
     assert_law([mirrored.sum(), (~mirrored).sum()], [0.2, 0.8])
 
 
