@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from assembly import load_dataset
 from augmentations.geometry import normalise
 from data import Dataset, Rows
 from errors import UsageError
 from methods.scores import ScoreFile, digest
 from models import classifier_of, create_model
 from record import SCORES_FILE
-from run import load_dataset
 from settings import parse
 from watch import read_status
 

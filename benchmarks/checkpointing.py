@@ -14,9 +14,10 @@ from pathlib import Path
 import torch
 
 import checkpoint
+from assembly import build, load_dataset
+from identity import identity
 from methods import METHODS
 from record import RunFolder
-from run import build, identity, load_dataset
 from settings import parse
 
 from .score_files import noise_options

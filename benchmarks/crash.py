@@ -22,9 +22,9 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from assembly import load_dataset
 from augmentations import AUGMENTATIONS
 from methods import METHODS
-from run import load_dataset
 from settings import parse
 from watch import read_status
 

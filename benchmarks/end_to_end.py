@@ -13,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
+from assembly import load_dataset
 from data import Dataset
 from errors import UsageError, exit_status_of
 from flags import HelpFormatter, Parser, number, one_of, options_of
+from machine import find_device, set_up_torch
 from methods import METHODS
 from record import TRAINING_SECONDS, RunFolder
-from run import find_device, load_dataset, set_up_torch
 
 from .ours import (
     PASSED_ON,

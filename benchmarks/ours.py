@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from assembly import build
 from data import Dataset
 from errors import UsageError
+from machine import find_device, set_up_torch
 from record import TRAINING_SECONDS, RunFolder
-from run import build, find_device, set_up_torch, warm_up
+from run import warm_up
 from settings import parse
 from trainer import Trainer
 

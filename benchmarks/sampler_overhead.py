@@ -16,9 +16,9 @@ from torch import Tensor
 
 from errors import UsageError
 from flags import HelpFormatter, number
+from machine import find_device
 from methods import HardnessWeightedSampler
 from methods.dro import CLIP, FLOOR
-from run import find_device
 
 from .pipeline import machine
 

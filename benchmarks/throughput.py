@@ -18,9 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from data import Dataset
 from errors import exit_status_of
 from flags import HelpFormatter, Parser, number, one_of
+from machine import find_device, set_up_torch
 from methods import METHODS
 from models import create_model
-from run import find_device, set_up_torch
 from trainer import Trainer
 
 from .kernels import measure_kernels

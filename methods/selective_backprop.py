@@ -46,7 +46,8 @@ class SelectiveBackpropSelector(Sampler):
         self.batch_size, self.beta = batch_size, beta
         self.scored = 0  # losses seen
         self.register_buffer("history", torch.full((self.HISTORY,), torch.inf, device=self.device))
-        self.queue: list[Tensor] | None = None  # kept rows of each column
+        self.pieces: list[list[Tensor]] = []  # kept rows of each column, joined when B wait
+        self.waiting = 0  # kept rows in all
 
     def select(self, losses: Tensor, *columns: Tensor) -> list[tuple[Tensor, ...]]:
         """Pick from a scored batch; the batches to train on now, none while too few are kept.
@@ -72,16 +73,22 @@ class SelectiveBackpropSelector(Sampler):
         rows = self.kept(losses).nonzero().squeeze(1)
         # index_select, because indexing with [] costs several times as much.
         kept = [column.index_select(0, rows.to(column.device)) for column in columns]
-        self.queue = kept if self.queue is None else list(map(torch.cat, zip(self.queue, kept)))
+        self.pieces.append(kept)
+        self.waiting += len(rows)
 
     def take(self) -> tuple[Tensor, ...] | None:
         """The B images that have waited longest, or None while there are fewer."""
         size = self.batch_size
-        if self.queue is None or len(self.queue[0]) < size:
+        if self.waiting < size:
             return None
-        batch = tuple(column[:size] for column in self.queue)
-        self.queue = [column[size:] for column in self.queue]
-        return batch
+        columns = self.queue()
+        self.pieces = [[column[size:] for column in columns]]
+        self.waiting -= size
+        return tuple(column[:size] for column in columns)
+
+    def queue(self) -> list[Tensor]:
+        """The kept rows that wait, a tensor for each column; none before the first are kept."""
+        return list(map(torch.cat, zip(*self.pieces)))
 
     def kept(self, losses: Tensor) -> Tensor:
         """Record the losses [b] of a scored batch and toss its coins: bool [b]."""
@@ -97,13 +104,15 @@ class SelectiveBackpropSelector(Sampler):
 
     def get_extra_state(self) -> dict:
         # Cloned, because a slice would be saved with all of the storage behind it.
-        queue = None if self.queue is None else [column.clone() for column in self.queue]
+        queue = [column.clone() for column in self.queue()]
         return super().get_extra_state() | {"scored": self.scored, "queue": queue}
 
     def set_extra_state(self, state: dict) -> None:
         super().set_extra_state(state)
-        self.scored, queue = state["scored"], state["queue"]
-        self.queue = None if queue is None else [column.to(self.device) for column in queue]
+        self.scored = state["scored"]
+        queue = [column.to(self.device) for column in state["queue"]]
+        self.pieces = [queue] if queue else []
+        self.waiting = len(queue[0]) if queue else 0
 
 
 class SelectiveBackprop(Method):

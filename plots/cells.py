@@ -19,8 +19,8 @@ import pandas as pd
 from augmentations import AUGMENTATIONS
 from errors import UsageError
 from flags import options_of
+from identity import consequential
 from methods import METHODS
-from run import consequential
 from settings import complete
 
 from .runs import Run

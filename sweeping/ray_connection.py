@@ -11,7 +11,7 @@ from pathlib import Path
 import ray
 
 from errors import UsageError
-from run import commit
+from identity import commit
 
 ROOT = Path(__file__).resolve().parent.parent
 

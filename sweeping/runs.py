@@ -12,9 +12,9 @@ from pathlib import Path
 
 from errors import UsageError
 from flags import require_options
+from identity import INCIDENTAL, consequential
 from methods import METHODS
 from record import RunFolder
-from run import INCIDENTAL, consequential
 from settings import complete, parse
 
 from .grid import Words

@@ -28,13 +28,13 @@ from test_command_line import (
     without_seconds,
 )
 
+from assembly import build, load_dataset
 from data import DATASETS, Dataset, hold_out, long_tailed, with_label_noise
 from data.corruption import IMBALANCE, NOISE
 from errors import UsageError
 from models import create_model
 from network import FORWARD_VALUES
 from record import CLASS_COLUMNS, RunFolder
-from run import build, load_dataset
 from settings import parse
 from trainer import Trainer
 

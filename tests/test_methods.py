@@ -540,7 +540,7 @@ def test_everything_is_kept_until_the_history_is_full():
         assert stepped.index.tolist() == list(range(100 * turn, 100 * turn + 100))
     assert score.images_scored == 1000
     assert method.choose(candidates(random, 24, start=1000), score) is None
-    assert len(method.selector.queue[0]) < 24
+    assert len(method.selector.queue()[0]) < 24
 
 
 def test_queue_keeps_order_and_leftovers():
@@ -554,10 +554,10 @@ def test_queue_keeps_order_and_leftovers():
     stepped = [batch for batch in stepped if batch is not None]
     assert [len(batch) for batch in stepped] == [8] * 6
     assert torch.cat([batch.index for batch in stepped]).tolist() == list(range(48))
-    assert Batch(*method.selector.queue).index.tolist() == list(range(48, 54))
+    assert Batch(*method.selector.queue()).index.tolist() == list(range(48, 54))
     for name in ("images", "targets", "labels"):  # rows stay together
         rows = torch.cat(
-            [getattr(batch, name) for batch in [*stepped, Batch(*method.selector.queue)]]
+            [getattr(batch, name) for batch in [*stepped, Batch(*method.selector.queue())]]
         )
         assert torch.equal(rows, torch.cat([getattr(batch, name) for batch in batches]))
 
@@ -576,7 +576,7 @@ def test_mixed_images_keep_their_targets_in_the_queue(augmentation):
     assert len(stepped) >= 5
     for name in ("images", "targets", "labels", "index"):
         rows = torch.cat(
-            [getattr(batch, name) for batch in [*stepped, Batch(*method.selector.queue)]]
+            [getattr(batch, name) for batch in [*stepped, Batch(*method.selector.queue())]]
         )
         assert torch.equal(rows, torch.cat([getattr(batch, name) for batch in batches]))
 
@@ -808,8 +808,8 @@ def test_a_loaded_method_goes_on_alike(name):
     fresh.load_state_dict(state)
 
     if name == "selective-backprop":
-        assert 0 < len(fresh.selector.queue[0]) < 32
-        assert torch.equal(fresh.selector.queue[0], method.selector.queue[0])
+        assert 0 < len(fresh.selector.queue()[0]) < 32
+        assert torch.equal(fresh.selector.queue()[0], method.selector.queue()[0])
     expected = journal(method, 20, dataset, first=50)
     resumed = journal(fresh, 20, dataset, first=50)
     assert len(resumed) == len(expected) > 20
@@ -826,7 +826,7 @@ def test_a_queue_is_saved_without_the_storage_behind_it():
         images = batch.images.repeat(1, 1, 30, 30)
         wide = Batch(images, batch.targets, batch.labels, batch.index)
         method.choose(wide, lambda batch: batch.images.mean((2, 3)))
-    assert len(method.selector.queue[0]) == 7
+    assert len(method.selector.queue()[0]) == 7
     file = io.BytesIO()
     torch.save(method.state_dict(), file)
     assert file.tell() < 7 * 2 * 900 * 4 + 20_000

@@ -13,12 +13,12 @@ import pytest
 import torch
 from conftest import Completed
 
+from assembly import build, load_dataset
 from augmentations import AUGMENTATIONS
 from data import DATASETS, Rows
 from images import AHEAD, MappedImages, ResidentImages, memory, place
 from models import create_model
 from network import FORWARD_VALUES, Network, choose_amp
-from run import build, load_dataset
 from settings import parse
 from stream import Stream
 from trainer import Trainer

@@ -994,7 +994,7 @@ def test_selection_follows_a_plain_reference(monkeypatch, sizes, beta):
             queue = queue[16 * len(batches) :]
         most = max(most, len(batches))
         assert selector.scored == start
-        assert len(selector.queue[0]) == len(queue)
+        assert len(selector.queue()[0]) == len(queue)
     assert most >= (2 if max(sizes) > 64 and beta < 3 else 1)
 
 
@@ -1020,7 +1020,7 @@ def test_nothing_kept_is_lost_or_doubled(device):
         losses = torch.from_numpy(random.uniform(size=size)).to(device)
         taken += selector.select(losses, *(column.to(device) for column in columns))
     assert selector.scored > 2 * 1024
-    for column, out, left in zip(zip(*given), zip(*taken), selector.queue):
+    for column, out, left in zip(zip(*given), zip(*taken), selector.queue()):
         assert torch.equal(torch.cat([*out, left]).cpu(), torch.cat(column))
 
 
@@ -1088,7 +1088,7 @@ def test_a_loaded_selector_goes_on_alike(device, turns):
     selections(selector, turns, seed=1)
     selections(fresh, 3, seed=5)
     if turns:
-        assert 0 < len(selector.queue[0]) < 16
+        assert 0 < len(selector.queue()[0]) < 16
     fresh.load_state_dict(saved_and_loaded(selector.state_dict()))
     assert_same_state(fresh.state_dict(), selector.state_dict())
     twin = copy.deepcopy(selector)

@@ -25,8 +25,8 @@ from test_command_line import COMMANDS, CPU
 from test_durability import has_checkpoint, wait_until
 
 import sweep
+from identity import INCIDENTAL
 from record import COLUMNS
-from run import INCIDENTAL
 from settings import build_parser, parse
 from signals import Signals
 from sweeping import process

@@ -16,7 +16,7 @@ from conftest import ROOT
 from test_command_line import CPU
 from test_durability import has_checkpoint, wait_until
 
-from run import commit
+from identity import commit
 from watch import read_status
 
 ray = pytest.importorskip("ray")

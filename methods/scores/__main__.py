@@ -16,7 +16,8 @@ from data import held_out
 from errors import UsageError, exit_status_of
 from finished import FinishedRun
 from flags import Parser, several_of
-from run import consequential, find_device
+from identity import consequential
+from machine import find_device
 
 from .covering import k_center
 from .file import SCORES, ScoreFile, digest

@@ -1,0 +1,114 @@
+"""From the settings of a run to its data and its trainer."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from augmentations import AUGMENTATIONS
+from budget import Budget, linear_rate, step_rate, steps_per_epoch, subset_size
+from data import DATASETS, Dataset, hold_out, long_tailed, with_label_noise
+from distributed import ALONE, World
+from errors import UsageError
+from flags import require_options
+from methods import METHODS, Method, OptionError, Task
+from methods.scores import Recording
+from models import create_model
+from network import Network, choose_amp
+from stream import Stream
+from trainer import Trainer
+
+METHOD_SEED = 2  # keeps a method's draws apart from those of the stream, which uses 0 and 1
+
+
+def build(
+    settings: argparse.Namespace, dataset: Dataset, device: torch.device, world: World = ALONE
+) -> Trainer:
+    """The trainer of a run that is at its start."""
+    world.check_batch_size(settings.batch_size)
+    n = len(dataset.train_labels)
+    per_epoch = steps_per_epoch(settings.budget, n, settings.batch_size)
+    method_seed = np.random.SeedSequence([settings.seed, METHOD_SEED]).generate_state(1)
+    task = Task(
+        dataset=settings.dataset,
+        labels=dataset.train_labels,
+        num_images=n,
+        num_classes=len(dataset.classes),
+        batch_size=settings.batch_size,
+        budget=settings.budget,
+        subset_size=subset_size(settings.budget, n),
+        steps_per_epoch=per_epoch,
+        epochs=settings.epochs,
+        device=device,
+        seed=int(method_seed[0]),
+    )
+    torch.manual_seed(settings.seed)
+    channels, *size = dataset.train_images.shape[1:]
+    model = create_model(settings.model, channels, len(dataset.classes), tuple(size))
+    network = Network(
+        model.to(device, memory_format=torch.channels_last),
+        device,
+        amp=choose_amp(settings.amp, device),
+        compiled=settings.compile,
+        sync_batchnorm=settings.sync_batchnorm and world.size > 1,
+        world=world,
+    )
+    augmentation = AUGMENTATIONS[settings.augmentation](**settings.augmentation_options)
+    try:
+        augmentation.check(*size)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    if settings.schedule == "linear":
+        rate = partial(linear_rate, total=settings.epochs * per_epoch, first=settings.lr)
+    else:
+        milestones, gamma = settings.milestones, settings.gamma
+        rate = partial(
+            step_rate, per_epoch=per_epoch, first=settings.lr, milestones=milestones, gamma=gamma
+        )
+    return Trainer(
+        network,
+        create_method(settings, task),
+        Stream(dataset, augmentation, device, settings.seed, settings.resident_limit),
+        dataset,
+        Budget(per_epoch, settings.epochs, settings.batch_size, settings.compute_budget),
+        rate,
+        settings.momentum,
+        settings.weight_decay,
+    )
+
+
+def create_method(settings: argparse.Namespace, task: Task) -> Method:
+    """The run's method, with notes on what its training passes show if these are wanted."""
+    constructor, options = METHODS[settings.method], settings.method_options
+    require_options(constructor, options)
+    try:
+        method = constructor(task, **options)
+    except OptionError as error:
+        flag, value = "--" + error.option.replace("_", "-"), options[error.option]
+        raise UsageError(f"{flag} {value}: {error.reason}") from error
+    if settings.record:
+        return Recording(method, settings.record, settings.record_epochs)
+    return method
+
+
+def load_dataset(settings: argparse.Namespace) -> Dataset:
+    dataset = DATASETS[settings.dataset](
+        Path(settings.data_dir), data_seed=settings.data_seed, image_size=settings.image_size
+    )
+    classes = len(dataset.classes)
+    if settings.num_classes not in (None, classes):
+        raise UsageError(
+            f"--num-classes {settings.num_classes}: {settings.dataset} has {classes} classes; "
+            "give that number or leave the flag out"
+        )
+    if settings.validation:
+        dataset = hold_out(dataset, settings.validation, settings.data_seed)
+    if settings.imbalance:
+        dataset = long_tailed(dataset, settings.imbalance, settings.data_seed)
+    if settings.label_noise:
+        dataset = with_label_noise(dataset, settings.label_noise, settings.data_seed)
+    return dataset

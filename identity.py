@@ -1,0 +1,95 @@
+"""What a run is: the settings that count, and what its config.json says."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from methods import Task, __version__
+from trainer import Trainer
+
+#: Settings that say where and how a run is made, not what it computes.
+INCIDENTAL = {
+    "checkpoint_every",
+    "data_dir",
+    "device",
+    "eval_every",
+    "experiment_name",
+    "num_classes",
+    "num_threads",
+    "overwrite",
+    "record",
+    "record_epochs",
+    "resident_limit",
+    "resume",
+    "results_dir",
+    "tensorboard",
+}
+
+
+def identity(settings: argparse.Namespace, task: Task) -> dict:
+    """What a run computes: a checkpoint of another identity cannot go on as this one."""
+    # A CPU's random generators and a GPU's cannot go on from each other's states.
+    facts = {"num_images": task.num_images, "device_type": task.device.type}
+    if settings.record:  # notes that have to be taken from the start
+        facts |= {"record": settings.record, "record_epochs": settings.record_epochs}
+    return consequential(vars(settings)) | facts
+
+
+def consequential(settings: Mapping) -> dict[str, object]:
+    """The settings that say what a run computes."""
+    return {name: value for name, value in settings.items() if name not in INCIDENTAL}
+
+
+def describe(settings: argparse.Namespace, trainer: Trainer, compile_seconds: float | None) -> dict:
+    """What config.json says: every setting, what followed from it, and with what it was run."""
+    task = trainer.task
+    device = task.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "settings": {
+            key: value if key != "checkpoint_every" else str(value)
+            for key, value in vars(settings).items()
+        },
+        "command": shlex.join(sys.argv),
+        "evaluated_on": "validation" if settings.validation else "test",
+        "num_images": task.num_images,
+        "num_classes": task.num_classes,
+        "steps_per_epoch": task.steps_per_epoch,
+        "total_steps": task.epochs * task.steps_per_epoch,
+        "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
+        "device": f"{device} ({name})",
+        "processes": trainer.world.size,
+        "precision": str(trainer.network.amp or torch.float32).removeprefix("torch."),
+        "compile_seconds": compile_seconds,
+        "threads": torch.get_num_threads(),
+        "versions": {
+            "code": __version__,
+            "commit": commit(),
+            "python": platform.python_version(),
+            **{package: version(package) for package in ("torch", "torchvision", "numpy")},
+        },
+    }
+
+
+def commit() -> str | None:
+    """The commit of the code that runs, with -dirty if it was changed; None outside git.
+
+    SOURCE_COMMIT tells it to the nodes of a cluster, which get the code without its history.
+    """
+    if "SOURCE_COMMIT" in os.environ:
+        return os.environ["SOURCE_COMMIT"] or None
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
