@@ -35,10 +35,12 @@ class World:
         """Whether this is the process that writes and reports."""
         return self.rank == 0
 
-    def rows(self, count: int) -> slice:
-        """This process's part of a batch of `count` rows, which N divides."""
-        part = count // self.size
-        return slice(self.rank * part, (self.rank + 1) * part)
+    def part(self, batch: T) -> T:
+        """This process's rows of a batch (or tensor), whose number N divides."""
+        if self.size == 1:
+            return batch
+        rows = len(batch) // self.size
+        return batch[self.rank * rows : (self.rank + 1) * rows]
 
     def gather(self, part: Tensor) -> Tensor:
         """The whole batch, of which every process gives its part [b / N, ...]: [b, ...]."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +62,7 @@ class Network:
     @torch.no_grad()
     def score(self, images: Tensor) -> Tensor:
         """Logits [b, classes] of a whole batch in eval mode, shared out among the processes."""
-        mine = images[self.world.rows(len(images))]
+        mine = self.world.part(images)
         self.model.eval()
         logits = [self.run(self.scored, part) for part in mine.split(self.at_once(images))]
         self.model.train()
@@ -81,7 +82,7 @@ class Network:
     def run(self, model: nn.Module, images: Tensor) -> Tensor:
         if self.compiled:
             torch.compiler.cudagraph_mark_step_begin()
-        with torch.autocast(self.device.type, self.amp, enabled=self.amp is not None):
+        with torch.autocast(self.device.type, self.amp) if self.amp else nullcontext():
             logits = model(images)
         logits = logits.float()
         # A CUDA graph puts the next batch's logits in the same place.
@@ -96,7 +97,7 @@ class Network:
         before = copy.deepcopy(self.model.state_dict())
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             for _ in range(3):  # as many as CUDA graphs need to be recorded
-                self(images[self.world.rows(len(images))]).sum().backward()
+                self(self.world.part(images)).sum().backward()
                 if scores:
                     self.score(images)
         self.model.zero_grad()

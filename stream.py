@@ -13,7 +13,7 @@ from images import place
 from methods import Batch
 
 # What a random stream is for: part of its seed.
-TRANSFORM, GEOMETRY_AND_MIX = 0, 1
+TRANSFORM, MIX = 0, 1
 
 
 class Stream:
@@ -64,9 +64,8 @@ class Stream:
     def next(self) -> Batch:
         """The next batch, augmented, normalised and mixed."""
         index = self.block[self.position]
-        images = self.transform_ahead()
-        rng = np.random.default_rng([self.seed, GEOMETRY_AND_MIX, self.number])
-        images = self.normalise(self.crop_and_flip(images, rng))
+        images = self.normalise(self.transform_ahead())
+        rng = np.random.default_rng([self.seed, MIX, self.number])
         mixed = self.augmentation.mix(images, rng)
         self.position += 1
         self.number += 1
@@ -74,7 +73,7 @@ class Stream:
         # index_select, here and elsewhere, because indexing with [] costs several times as much.
         labels = self.labels.index_select(0, index)
         targets = self.one_hot.index_select(0, labels)
-        if not mixed.is_mixed:
+        if mixed.sources is None:
             return Batch(mixed.images, targets, labels, index)
         owners = mixed.owners()
         return Batch(
@@ -89,14 +88,15 @@ class Stream:
         return rescale(images, self.scale, self.shift)
 
     def transform_ahead(self) -> Tensor:
-        """uint8 images of the next batch, which may have been transformed with earlier ones."""
+        """uint8 images of the next batch, transformed and cropped, maybe with earlier ones."""
         ahead, size = self.augmentation.ahead, self.block.shape[1]
         offset = self.position % ahead
         if offset == 0 or self.transformed is None:
             start = self.position - offset
             index = self.block[start : start + ahead].reshape(-1)
             rng = np.random.default_rng([self.seed, TRANSFORM, self.number - offset])
-            self.transformed = self.augmentation.transform(self.images.next(index), rng)
+            images = self.augmentation.transform(self.images.next(index), rng)
+            self.transformed = self.crop_and_flip(images, rng)
         return self.transformed[offset * size : (offset + 1) * size]
 
     def state_dict(self) -> dict:

@@ -161,8 +161,7 @@ class Trainer:
         """One optimizer step on a batch of B images, each process training on its part of it."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(self.position)
-        rows = self.world.rows(len(batch))
-        mine = batch[rows]
+        mine = self.world.part(batch)
         own_logits = self.network(mine.images)
         own_losses = mine.losses(own_logits)
         # What the step shows of every image, the same in all processes.
@@ -171,7 +170,7 @@ class Trainer:
         self.clock.lap("train")
         weights = self.method.reweigh(batch, losses)
         self.clock.lap("select")
-        weighted = own_losses if weights is None else weights[rows] * own_losses
+        weighted = own_losses if weights is None else self.world.part(weights) * own_losses
         self.network.update(weighted.mean(), self.optimizer)
         self.count(batch, logits, losses)
         self.step += 1

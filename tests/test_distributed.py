@@ -166,7 +166,7 @@ def test_bad_input_is_told_once(
 
 
 def test_a_batch_is_split_into_equal_parts() -> None:
-    parts = [list(range(12))[World(rank, 3).rows(12)] for rank in range(3)]
+    parts = [World(rank, 3).part(list(range(12))) for rank in range(3)]
     assert parts == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
     World(0, 3).check_batch_size(12)
     for size in (3, 10, 13):
