@@ -19,11 +19,10 @@ from data import Dataset, Rows
 from errors import UsageError
 from methods.scores import ScoreFile, digest
 from models import classifier_of, create_model
+from network import FORWARD_VALUES
 from record import SCORES_FILE
 from settings import parse
 from watch import read_status
-
-VALUES = 4_000_000  # input values forwarded at once
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ class FinishedRun:
         )
         facts = self.dataset.mean, self.dataset.deviation
         mean, deviation = (torch.tensor(each, device=self.device) for each in facts)
-        size = max(1, VALUES // math.prod(images.shape[1:]))
+        size = max(1, FORWARD_VALUES[self.device.type] // math.prod(images.shape[1:]))
         for start in range(0, len(images), size):
             part = torch.tensor(np.asarray(images[start : start + size]), device=self.device)
             logits.append(self.model(normalise(part, mean, deviation)).cpu())

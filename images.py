@@ -45,7 +45,9 @@ class MappedImages:
 
     def __init__(self, images: np.ndarray | Rows, device: torch.device):
         self.images, self.device = Rows.of(images), device
-        self.thread = ThreadPoolExecutor(1)
+        # Pinned memory belongs to a thread's present GPU.
+        set_up = torch.cuda.set_device if device.type == "cuda" else None
+        self.thread = ThreadPoolExecutor(1, initializer=set_up, initargs=(device,) * bool(set_up))
         self.expected: Iterator[np.ndarray] = iter(())
         self.waiting: deque[Future[Tensor]] = deque()
 
