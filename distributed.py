@@ -103,7 +103,14 @@ class World:
         if self.size == 1:
             yield
             return
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        try:
+            dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        except (ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise UsageError(
+                f"cannot join the {self.size} processes that WORLD_SIZE tells of ({reason}); start "
+                "them with torchrun, or unset WORLD_SIZE for one"
+            ) from error
         try:
             yield
         except RuntimeError as error:

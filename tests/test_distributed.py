@@ -165,6 +165,22 @@ def test_bad_input_is_told_once(
     assert not any(path.is_dir() for path in tmp_path.iterdir())
 
 
+def test_processes_that_nobody_started_are_told_of(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "MASTER_ADDR"}
+    outcome = subprocess.run(
+        [sys.executable, "train.py", *PLAIN, "--results-dir", str(tmp_path)],
+        cwd=ROOT,
+        env={**environment, "WORLD_SIZE": "2", "RANK": "0"},
+        capture_output=True,
+        text=True,
+    )
+    assert outcome.returncode == 2
+    lines = outcome.stderr.splitlines()
+    assert len(lines) == 1
+    assert "cannot join the 2 processes that WORLD_SIZE tells of" in lines[0]
+    assert "unset WORLD_SIZE" in lines[0]
+
+
 def test_a_batch_is_split_into_equal_parts() -> None:
     parts = [World(rank, 3).part(list(range(12))) for rank in range(3)]
     assert parts == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
