@@ -31,6 +31,19 @@ cpu() {
 # Hardness weighting on long-tailed Fashion-MNIST: what it does for the rarest classes.
 robustness() { sweep robustness --jobs 2 --grid sweeping/robustness.toml "$@"; }
 
+# Every method at equal steps and at equal compute; two of them need files made of earlier runs.
+rivals() {
+    local first=results/rivals_first dry=
+    case " $* " in *" --dry-run "*) dry=--dry-run ;; esac
+    python sweep.py --results-dir $first --data-dir "$DATA_DIR" --jobs 2 \
+        --grid sweeping/rivals_first.toml $dry
+    if [ -z "$dry" ]; then
+        python -m methods.scores $first/whole --score forgetting,k-center --out $first/scores.npz
+        python -m methods.scores $first/half --score irreducible-loss --out $first/irreducible.npz
+    fi
+    sweep rivals --jobs 2 --grid sweeping/rivals.toml "$@"
+}
+
 # The published study's own commands (Arazo et al. 2021); each wants a GPU.
 published() { sweep published --grid sweeping/published.toml "$@"; }
 
@@ -45,7 +58,7 @@ svhn() { study svhn "$@"; }
 mini-imagenet() { study mini-imagenet "$@"; }
 
 case "${1:-}" in
-    demo | cpu | robustness | published | cifar10 | cifar100 | svhn | mini-imagenet)
+    demo | cpu | robustness | rivals | published | cifar10 | cifar100 | svhn | mini-imagenet)
         source ./setup.sh requirements.txt
         "$@"
         ;;
@@ -58,6 +71,8 @@ bash example_scripts.sh PART [OPTION ...], where PART is one of:
                  about two hours on a CPU
   robustness     33 runs: dro, SGD and unif-SGD, three seeds on long-tailed Fashion-MNIST, with and
                  without wrong labels; about an hour on a CPU
+  rivals         28 runs: all methods on CIFAR-10 with a narrow network, budget 0.3, at equal steps
+                 and at equal compute, after two that they need; about an hour on a CPU
   published      the published study's own four commands; GPU
   cifar10, cifar100, svhn, mini-imagenet
                  288 runs each, the study's grid: six methods, four augmentations, budgets 0.2,

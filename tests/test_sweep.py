@@ -26,6 +26,7 @@ from test_durability import has_checkpoint, wait_until
 
 import sweep
 from identity import INCIDENTAL
+from methods import METHODS
 from record import COLUMNS
 from settings import build_parser, parse
 from signals import Signals
@@ -681,7 +682,7 @@ def test_a_sweep_that_is_stopped_and_killed_goes_on(start: Callable, tmp_path: P
 # The examples
 
 #: The runs of each part of example_scripts.sh.
-PARTS = {"demo": 108, "cpu": 18, "robustness": 33, "published": 4}
+PARTS = {"demo": 108, "cpu": 18, "robustness": 33, "rivals": 28, "published": 4}
 PARTS |= dict.fromkeys(("cifar10", "cifar100", "svhn", "mini-imagenet"), 288)
 
 
@@ -697,7 +698,7 @@ def calls_of_example(folder: Path, *words: str) -> list[list[str]]:
     return [shlex.split(line) for line in (folder / "calls").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", [part for part in PARTS if part != "rivals"])
 def test_an_example_makes_its_runs_and_their_table(
     part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -712,9 +713,30 @@ def test_an_example_makes_its_runs_and_their_table(
     assert places == {(f"results/{part}", "some/data")}
 
 
-def test_a_dry_run_of_an_example_has_no_table(tmp_path: Path) -> None:
-    (only,) = calls_of_example(tmp_path, "demo", "--dry-run")
-    assert only[0] == "sweep.py"
+def test_the_rivals_have_their_files_made_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, scores, losses, sweeping, plotting = calls_of_example(tmp_path, "rivals")
+    monkeypatch.chdir(ROOT)
+    earlier = runs_of(*first[1:])
+    folders = [str(run.path) for run in earlier]
+    assert [run.settings["validation"] for run in earlier] == [None, 25000]
+    assert scores[:3] == ["-m", "methods.scores", folders[0]]
+    assert losses[:3] == ["-m", "methods.scores", folders[1]]
+    runs = runs_of(*sweeping[1:])
+    assert len(runs) == PARTS["rivals"]
+    assert {run.settings["method"] for run in runs} == METHODS.keys()
+    options = [run.settings["method_options"] for run in runs]
+    assert {each["coreset_file"] for each in options if "coreset_file" in each} == {scores[-1]}
+    assert {each["rho_file"] for each in options if "rho_file" in each} == {losses[-1]}
+    assert plotting == ["-m", "plots", "results/rivals"]
+
+
+@pytest.mark.parametrize("part, sweeps", [("demo", 1), ("rivals", 2)])
+def test_a_dry_run_of_an_example_makes_nothing(part: str, sweeps: int, tmp_path: Path) -> None:
+    calls = calls_of_example(tmp_path, part, "--dry-run")
+    assert len(calls) == sweeps
+    assert all(words[0] == "sweep.py" and words[-1] == "--dry-run" for words in calls)
 
 
 def test_the_examples_are_listed() -> None:
