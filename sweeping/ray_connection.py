@@ -19,9 +19,9 @@ ROOT = Path(__file__).resolve().parent.parent
 def connect(address: str) -> None:
     """Join the cluster and send it this code, without what lies beside it."""
     with tempfile.TemporaryDirectory(prefix="sweep-") as code:
-        for path in [*ROOT.glob("*.py"), *ROOT.glob("*/*.py")]:
+        for path in sources():
             copy = Path(code) / path.relative_to(ROOT)
-            copy.parent.mkdir(exist_ok=True)
+            copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
         try:
             try_to_reach(address)
@@ -37,6 +37,12 @@ def connect(address: str) -> None:
                 f"--ray {address}: cannot join that cluster ({reason}); give the address that "
                 "ray start printed"
             ) from error
+
+
+def sources() -> list[Path]:
+    """The files of this code: top-level modules, and packages with those inside them."""
+    packages = [path.parent for path in ROOT.glob("*/__init__.py")]
+    return [*ROOT.glob("*.py"), *(path for folder in packages for path in folder.rglob("*.py"))]
 
 
 def try_to_reach(address: str) -> None:

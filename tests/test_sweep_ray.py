@@ -121,6 +121,17 @@ def test_a_sweep_survives_the_loss_of_a_node_and_being_stopped(cluster, tmp_path
     assert sum("going on after step" in log for log in logs) >= 1
 
 
+def test_nodes_get_all_of_the_code() -> None:
+    from sweeping.ray_connection import sources
+
+    listed = subprocess.run(
+        ["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    tracked = {ROOT / name for name in listed.stdout.split()}
+    assert {*sources()} >= {path for path in tracked if path.parts[len(ROOT.parts)] != "tests"}
+    assert not any(".venv" in path.parts for path in sources())
+
+
 def test_a_cluster_that_is_not_there() -> None:
     outcome = subprocess.run(
         [sys.executable, "sweep.py", "--ray", "127.0.0.1:9", "--seed", "1"],
