@@ -104,7 +104,7 @@ def test_a_run_on_digits(train_here, tmp_path):
         outcome = train_here(*words)
         assert outcome.returncode == 0, outcome.stderr
         curves[name] = pd.read_csv(tmp_path / "results" / name / "curve.csv")
-        assert curves[name]["test_accuracy"].iloc[-1] > 90
+        assert curves[name]["test_accuracy"].iloc[-1] > 80
         assert curves[name]["images_scored"].tolist() == [0] * 10
     assert curves["all"]["train_loss"].tolist() == curves["SGD"]["train_loss"].tolist()
     assert curves["half"]["train_loss"].tolist() != curves["SGD"]["train_loss"].tolist()

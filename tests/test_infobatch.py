@@ -182,7 +182,7 @@ def test_a_run_on_digits(train_here, tmp_path):
     folder = tmp_path / "results" / "digits_infobatch_standard_b1_s1"
     curve = pd.read_csv(folder / "curve.csv")
     assert curve["step"].iloc[-1] == 110
-    assert curve["test_accuracy"].iloc[-1] > 90
+    assert curve["test_accuracy"].iloc[-1] > 80
     assert curve["images_scored"].iloc[-1] == 0
     summary = json.loads((folder / "config.json").read_text())["method_summary"]
     assert 0.5 < summary["share_of_images_kept"] < 0.9

@@ -161,7 +161,7 @@ def test_a_budget_of_compute_pays_for_the_scoring(train_here, tmp_path):
     assert compute["step"].iloc[-1] == math.ceil(50 * 3 / 13)
     for curve in (steps, compute):
         assert (curve["images_scored"] == 10 * curve["images_trained"]).all()
-    assert steps["test_accuracy"].iloc[-1] > 90
+    assert steps["test_accuracy"].iloc[-1] > 80
 
 
 # --- Passes in pieces ---
