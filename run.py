@@ -80,7 +80,18 @@ def follow(settings: argparse.Namespace, device: torch.device, world: World) -> 
 
 def warm_up(trainer: Trainer, settings: argparse.Namespace) -> float | None:
     """Compile, if that is wished, while no clock runs; the seconds that it took."""
-    return trainer.warm_up() if settings.compile else None
+    if not settings.compile:
+        return None
+    try:
+        return trainer.warm_up()
+    except Exception as error:
+        if not type(error).__module__.startswith("torch._"):  # as its compilers' errors do
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(
+            f"--compile: PyTorch could not compile the network ({reason}); on a CPU it needs a C++ "
+            "compiler such as g++; leave the flag out"
+        ) from error
 
 
 def train(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -11,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import Completed
+from conftest import ROOT, Completed
 
 from assembly import build, load_dataset
 from augmentations import AUGMENTATIONS
@@ -76,6 +79,22 @@ def test_a_compiled_network_keeps_the_mathematics() -> None:
     plain = make_trainer("--amp", "off", "--method", "selective-backprop")
     np.testing.assert_allclose(first_losses(trainer), first_losses(plain), rtol=1e-3)
     np.testing.assert_allclose(trainer.evaluate().losses, plain.evaluate().losses, rtol=1e-2)
+
+
+@pytest.mark.slow
+def test_without_a_compiler_there_is_one_line(tmp_path: Path) -> None:
+    environment = {**os.environ, "CXX": "/no/compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    words = ["--epochs", "1", "--compile", "--device", "cpu", "--results-dir", str(tmp_path)]
+    outcome = subprocess.run(
+        [sys.executable, "train.py", *words],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert outcome.returncode == 2
+    assert outcome.stderr.splitlines()[-1].startswith("train.py: --compile: PyTorch could not")
+    assert "Traceback" not in outcome.stderr
 
 
 def test_bfloat16_stays_near_float32() -> None:
