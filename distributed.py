@@ -81,9 +81,13 @@ class World:
             for buffer in model.buffers():
                 dist.broadcast(buffer, 0)
 
-    def check_alike(self, number: float) -> None:
-        """Fail if the processes' states have come apart, of which `number` is a digest."""
-        highest, lowest = self.largest(number, -number)
+    def check_alike(self, share: Tensor) -> None:
+        """Fail if the processes' states have come apart, such as each image's share of uses [N]."""
+        if self.size == 1:
+            return
+        places = torch.arange(len(share), dtype=share.dtype, device=share.device)
+        digest = (share @ places).item()
+        highest, lowest = self.largest(digest, -digest)
         if highest != -lowest:
             raise Failed(
                 "the processes of this run no longer agree on which images were used; are they on "

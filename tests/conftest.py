@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import train
+from methods.scores.__main__ import main as make_scores
 
 # Before PyTorch is imported. Its threads wait for each other busily, which takes ten times as long
 # where two processes share the cores.
@@ -97,3 +98,21 @@ def main_here(
 @pytest.fixture
 def train_here(main_here: Callable[..., Completed]) -> Callable[..., Completed]:
     return partial(main_here, train.main)
+
+
+@pytest.fixture
+def scores_here(main_here: Callable[..., Completed]) -> Callable[..., Completed]:
+    """`python -m methods.scores` in this process."""
+    return partial(main_here, make_scores)
+
+
+@pytest.fixture
+def make_run(train_here: Callable[..., Completed]) -> Callable[..., Path]:
+    """Make a run of digits by that name; its folder."""
+
+    def make(name: str, *words: object) -> Path:
+        outcome = train_here("--experiment-name", name, *words)
+        assert outcome.returncode == 0, outcome.stderr
+        return Path("results") / name
+
+    return make

@@ -194,4 +194,4 @@ def test_states_that_come_apart_end_the_run(monkeypatch: pytest.MonkeyPatch) -> 
     world = World(0, 2)
     monkeypatch.setattr(World, "largest", lambda self, *numbers: [max(n, 7.0) for n in numbers])
     with pytest.raises(Failed, match="no longer agree"):
-        world.check_alike(3.0)
+        world.check_alike(torch.tensor([0.0, 3.0]))

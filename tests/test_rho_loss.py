@@ -20,7 +20,6 @@ from data import DATASETS, held_out, hold_out
 from methods import OptionError, Task
 from methods.rho_loss import RhoLoss
 from methods.scores import ScoreFile, digest
-from methods.scores.__main__ import main as make_scores
 from models import create_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -134,20 +133,9 @@ OUT = ("--score", "irreducible-loss", "--out", "out.npz", "--device", "cpu")
 
 
 @pytest.fixture
-def scores_here(main_here: Callable[..., Completed]) -> Callable[..., Completed]:
-    return partial(main_here, make_scores)
-
-
-@pytest.fixture
-def trained(train_here) -> Callable[..., Path]:
+def trained(make_run: Callable[..., Path]) -> Callable[..., Path]:
     """Make a short run of digits; its folder."""
-
-    def train(name: str, *words: object) -> Path:
-        outcome = train_here(*SHORT, "--experiment-name", name, *words)
-        assert outcome.returncode == 0, outcome.stderr
-        return Path("results") / name
-
-    return train
+    return lambda name, *words: make_run(name, *SHORT, *words)
 
 
 def losses_of(folder: Path, data_seed: int, count: int) -> dict[int, float]:

@@ -26,7 +26,6 @@ from torch import nn
 from data import DATASETS
 from methods import METHODS, Method
 from methods.scores import RECORDED, Recording, ScoreFile, digest, el2n, grand, k_center
-from methods.scores.__main__ import main as make_scores
 from models import create_model
 from record import RunFolder
 
@@ -227,20 +226,9 @@ Scores = Callable[..., Completed]
 
 
 @pytest.fixture
-def scores_here(main_here: Callable[..., Completed]) -> Scores:
-    return partial(main_here, make_scores)
-
-
-@pytest.fixture
-def trained(train_here) -> Callable[..., Path]:
+def trained(make_run: Callable[..., Path]) -> Callable[..., Path]:
     """Make a short run of digits; its folder."""
-
-    def train(name: str, *words: object) -> Path:
-        outcome = train_here(*SHORT, "--experiment-name", name, *words)
-        assert outcome.returncode == 0, outcome.stderr
-        return Path("results") / name
-
-    return train
+    return lambda name, *words: make_run(name, *SHORT, *words)
 
 
 def assert_refused(outcome: Completed, *fragments: str) -> None:
