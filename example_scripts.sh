@@ -22,26 +22,33 @@ demo() {
         --seed 1 2 3 --batch-size 64 --epochs 20 "$@"
 }
 
-# The six methods on all of CIFAR-10 with a narrow network: what two CPU cores do in two hours.
+# The files of scores that coreset and rho-loss need, from two runs on CIFAR-10.   scoring FLAGS-OF-THE-PART
+scoring() {
+    local runs=results/scoring dry=
+    case " $* " in *" --dry-run "*) dry=--dry-run ;; esac
+    python sweep.py --results-dir $runs --data-dir "$DATA_DIR" --jobs 2 --grid sweeping/scoring.toml $dry
+    [ -z "$dry" ] || return 0
+    python -m methods.scores $runs/whole --score forgetting,k-center --out $runs/scores.npz
+    python -m methods.scores $runs/half --score irreducible-loss --out $runs/irreducible.npz
+}
+
+# How long a run has to be: plain SGD at several lengths, from which those of part cpu were chosen.
+lengths() { sweep lengths --jobs 2 --grid sweeping/lengths.toml "$@"; }
+
+# The study on all of CIFAR-10 and Fashion-MNIST with a narrow network: what two CPU cores do.
 cpu() {
-    sweep cpu --jobs 2 --dataset cifar10 --model resnet18-w16 --epochs 8 --budget 0.2 \
-        --method $METHODS --seed 1 2 3 "$@"
+    scoring "$@"
+    sweep cpu --jobs 2 --eval-every 2 --grid sweeping/cpu.toml "$@"
+    case " $* " in *" --dry-run "*) ;; *) python -m plots.claims results/cpu ;; esac
 }
 
 # Hardness weighting on long-tailed Fashion-MNIST: what it does for the rarest classes.
 robustness() { sweep robustness --jobs 2 --grid sweeping/robustness.toml "$@"; }
 
-# Every method at equal steps and at equal compute; two of them need files made of earlier runs.
+# Every method at equal steps and at equal compute.
 rivals() {
-    local first=results/rivals_first dry=
-    case " $* " in *" --dry-run "*) dry=--dry-run ;; esac
-    python sweep.py --results-dir $first --data-dir "$DATA_DIR" --jobs 2 \
-        --grid sweeping/rivals_first.toml $dry
-    if [ -z "$dry" ]; then
-        python -m methods.scores $first/whole --score forgetting,k-center --out $first/scores.npz
-        python -m methods.scores $first/half --score irreducible-loss --out $first/irreducible.npz
-    fi
-    sweep rivals --jobs 2 --grid sweeping/rivals.toml "$@"
+    scoring "$@"
+    sweep rivals --jobs 2 --eval-every 4 --grid sweeping/rivals.toml "$@"
 }
 
 # The published study's own commands (Arazo et al. 2021); each wants a GPU.
@@ -58,7 +65,7 @@ svhn() { study svhn "$@"; }
 mini-imagenet() { study mini-imagenet "$@"; }
 
 case "${1:-}" in
-    demo | cpu | robustness | rivals | published | cifar10 | cifar100 | svhn | mini-imagenet)
+    demo | cpu | lengths | robustness | rivals | published | cifar10 | cifar100 | svhn | mini-imagenet)
         source ./setup.sh requirements.txt
         "$@"
         ;;
@@ -67,12 +74,13 @@ case "${1:-}" in
 bash example_scripts.sh PART [OPTION ...], where PART is one of:
   demo           108 runs: six methods, two augmentations, three budgets, three seeds on
                  scikit-learn's digits; ten minutes on two cores, no download
-  cpu            18 runs: six methods, three seeds on CIFAR-10 with a narrow network, budget 0.2;
-                 about two hours on a CPU
+  cpu            243 runs: what importance sampling buys, on CIFAR-10 and Fashion-MNIST with a
+                 narrow network, three seeds, after two runs for scores; two hours on two cores
+  lengths        7 runs of plain SGD, by which the lengths of part cpu were chosen
   robustness     33 runs: dro, SGD and unif-SGD, three seeds on long-tailed Fashion-MNIST, with and
                  without wrong labels; about an hour on a CPU
   rivals         28 runs: all methods on CIFAR-10 with a narrow network, budget 0.3, at equal steps
-                 and at equal compute, after two that they need; about an hour on a CPU
+                 and at equal compute, after two runs for scores; half an hour on two cores
   published      the published study's own four commands; GPU
   cifar10, cifar100, svhn, mini-imagenet
                  288 runs each, the study's grid: six methods, four augmentations, budgets 0.2,

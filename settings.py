@@ -110,7 +110,7 @@ def add_task_flags(parser: Parser) -> None:
     group.add_argument(
         "--model",
         metavar="NAME",
-        help=f"{', '.join(RESNETS)} (w16: base width 16), or any network of timm's; default "
+        help=f"{', '.join(RESNETS)} (w: base width), or any network of timm's; default "
         f"resnet18 ({STUDY}), for digits resnet10-w16",
     )
 

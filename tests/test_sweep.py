@@ -682,8 +682,13 @@ def test_a_sweep_that_is_stopped_and_killed_goes_on(start: Callable, tmp_path: P
 # The examples
 
 #: The runs of each part of example_scripts.sh.
-PARTS = {"demo": 108, "cpu": 18, "robustness": 33, "rivals": 28, "published": 4}
+PARTS = {"demo": 108, "cpu": 243, "lengths": 7, "robustness": 33, "rivals": 28, "published": 4}
 PARTS |= dict.fromkeys(("cifar10", "cifar100", "svhn", "mini-imagenet"), 288)
+#: Those whose runs need files of scores, and what follows on their runs.
+SCORED = {
+    "cpu": [["-m", "plots", "results/cpu"], ["-m", "plots.claims", "results/cpu"]],
+    "rivals": [["-m", "plots", "results/rivals"]],
+}
 
 
 def calls_of_example(folder: Path, *words: str) -> list[list[str]]:
@@ -698,7 +703,7 @@ def calls_of_example(folder: Path, *words: str) -> list[list[str]]:
     return [shlex.split(line) for line in (folder / "calls").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("part", [part for part in PARTS if part != "rivals"])
+@pytest.mark.parametrize("part", [part for part in PARTS if part not in SCORED])
 def test_an_example_makes_its_runs_and_their_table(
     part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -713,26 +718,28 @@ def test_an_example_makes_its_runs_and_their_table(
     assert places == {(f"results/{part}", "some/data")}
 
 
-def test_the_rivals_have_their_files_made_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("part", SCORED)
+def test_files_of_scores_are_made_first(
+    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, scores, losses, sweeping, plotting = calls_of_example(tmp_path, "rivals")
+    first, scores, losses, sweeping, *after = calls_of_example(tmp_path, part, "--shard", "1/1")
     monkeypatch.chdir(ROOT)
     earlier = runs_of(*first[1:])
     folders = [str(run.path) for run in earlier]
     assert [run.settings["validation"] for run in earlier] == [None, 25000]
     assert scores[:3] == ["-m", "methods.scores", folders[0]]
     assert losses[:3] == ["-m", "methods.scores", folders[1]]
+    assert sweeping[-2:] == ["--shard", "1/1"]
     runs = runs_of(*sweeping[1:])
-    assert len(runs) == PARTS["rivals"]
+    assert len(runs) == PARTS[part]
     assert {run.settings["method"] for run in runs} == METHODS.keys()
     options = [run.settings["method_options"] for run in runs]
     assert {each["coreset_file"] for each in options if "coreset_file" in each} == {scores[-1]}
     assert {each["rho_file"] for each in options if "rho_file" in each} == {losses[-1]}
-    assert plotting == ["-m", "plots", "results/rivals"]
+    assert after == SCORED[part]
 
 
-@pytest.mark.parametrize("part, sweeps", [("demo", 1), ("rivals", 2)])
+@pytest.mark.parametrize("part, sweeps", [("demo", 1), ("rivals", 2), ("cpu", 2)])
 def test_a_dry_run_of_an_example_makes_nothing(part: str, sweeps: int, tmp_path: Path) -> None:
     calls = calls_of_example(tmp_path, part, "--dry-run")
     assert len(calls) == sweeps
