@@ -3,47 +3,71 @@
 from __future__ import annotations
 
 import pickle
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from .cache import Arrays, cached
 from .dataset import Dataset
-from .downloads import check_labels, fetch, unreadable
+from .downloads import check_labels, download, fetch, unreadable
+
+
+class Files(NamedTuple):
+    """Where a data set lies, and what its files call their content."""
+
+    source: str  # in torchvision.datasets
+    folder: str
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    meta: str
+    labels: str
+    names: str
+
+
+CIFAR10 = Files(
+    "CIFAR10",
+    "cifar-10-batches-py",
+    tuple(f"data_batch_{number}" for number in range(1, 6)),
+    ("test_batch",),
+    "batches.meta",
+    "labels",
+    "label_names",
+)
+CIFAR100 = Files(
+    "CIFAR100", "cifar-100-python", ("train",), ("test",), "meta", "fine_labels", "fine_label_names"
+)
 
 
 def load_cifar10(root: Path, **_) -> Dataset:
-    from torchvision.datasets import CIFAR10
-
     mean, deviation = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
-    return load(CIFAR10, "cifar10", root, "labels", "label_names", mean, deviation)
+    return load(root, "cifar10", CIFAR10, mean, deviation)
 
 
 def load_cifar100(root: Path, **_) -> Dataset:
-    from torchvision.datasets import CIFAR100
-
     mean, deviation = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
-    return load(CIFAR100, "cifar100", root, "fine_labels", "fine_label_names", mean, deviation)
+    return load(root, "cifar100", CIFAR100, mean, deviation)
 
 
-def load(cls, name: str, root: Path, labels: str, names: str, mean, deviation) -> Dataset:
+def load(root: Path, name: str, files: Files, mean, deviation) -> Dataset:
     parts = {
-        "train": [f"{cls.base_folder}/{file}" for file, _ in cls.train_list],
-        "test": [f"{cls.base_folder}/{file}" for file, _ in cls.test_list],
+        part: [f"{files.folder}/{batch}" for batch in batches]
+        for part, batches in (("train", files.train), ("test", files.test))
     }
-    meta = f"{cls.base_folder}/{cls.meta['filename']}"
-    files = [*parts["train"], *parts["test"], meta]
-    paths = fetch(root, name, files, lambda: cls(root, download=True))
+    meta = f"{files.folder}/{files.meta}"
+    get = partial(download, files.source, root)
+    paths = fetch(root, name, [*parts["train"], *parts["test"], meta], get)
 
     content = unpickle(root / meta)
-    if not isinstance(content, dict) or names not in content:
-        raise unreadable(root / meta, "CIFAR", KeyError(f"no {names} in it"))
-    classes = tuple(content[names])
+    if not isinstance(content, dict) or files.names not in content:
+        raise unreadable(root / meta, "CIFAR", KeyError(f"no {files.names} in it"))
+    classes = tuple(content[files.names])
 
     def decode() -> Arrays:
         arrays = {}
         for part, batches in parts.items():
-            read = [read_batch(root / batch, labels, len(classes)) for batch in batches]
+            read = [read_batch(root / batch, files.labels, len(classes)) for batch in batches]
             images, targets = zip(*read)
             arrays[f"{part}_images"] = np.concatenate(images)
             arrays[f"{part}_labels"] = np.concatenate(targets)

@@ -14,8 +14,8 @@ from errors import UsageError
 from .cache import locked
 
 
-def fetch(root: Path, name: str, files: list[str], download: Callable[[], object]) -> list[Path]:
-    """The paths of `files` in `root`, after downloading the data set if one is missing."""
+def fetch(root: Path, name: str, files: list[str], get: Callable[[], None]) -> list[Path]:
+    """The paths of `files` in `root`, after having `get` download them if one is missing."""
     paths = [root / file for file in files]
     missing = [path for path in paths if not path.is_file()]
     if not missing:
@@ -24,7 +24,7 @@ def fetch(root: Path, name: str, files: list[str], download: Callable[[], object
         with locked(root, name):
             if not all(path.is_file() for path in paths):
                 print(f"downloading {name} to {root}", file=sys.stderr)
-                download_quietly(download)
+                get()
     except Exception as error:  # of many kinds: network, server, checksum, disk
         reason = " ".join(str(error).split()).rstrip(":") or type(error).__name__
         raise UsageError(
@@ -34,12 +34,14 @@ def fetch(root: Path, name: str, files: list[str], download: Callable[[], object
     return paths
 
 
-def download_quietly(download: Callable[[], object]) -> None:
-    """Run a torchvision download, which sets no time limit of its own."""
+def download(source: str, root: Path, **which: str) -> None:
+    """Have torchvision download one of its data sets, `source`, for which it sets no time limit."""
+    import torchvision.datasets  # here, as this takes as long as to import PyTorch
+
     limit = socket.getdefaulttimeout()
     socket.setdefaulttimeout(30)
     try:
-        download()
+        getattr(torchvision.datasets, source)(root, download=True, **which)
     finally:
         socket.setdefaulttimeout(limit)
 

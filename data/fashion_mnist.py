@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from .cache import Arrays, cached
 from .dataset import Dataset
-from .downloads import check_labels, fetch, unreadable
+from .downloads import check_labels, download, fetch, unreadable
 
 RAW = "FashionMNIST/raw/"
 PREFIXES = ("train", "t10k")
+CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
 
 
 def load(root: Path, **_) -> Dataset:
-    from torchvision.datasets import FashionMNIST
-
     kinds = ("images-idx3-ubyte", "labels-idx1-ubyte")
     files = [f"{RAW}{prefix}-{kind}" for prefix in PREFIXES for kind in kinds]
-    paths = fetch(root, "fashion-mnist", files, lambda: FashionMNIST(root, download=True))
+    paths = fetch(root, "fashion-mnist", files, partial(download, "FashionMNIST", root))
 
     def decode() -> Arrays:
         train_images, train_labels, test_images, test_labels = map(read, paths)
@@ -34,7 +45,7 @@ def load(root: Path, **_) -> Dataset:
 
     return Dataset(
         **cached(root, "fashion-mnist", paths, decode),
-        classes=tuple(FashionMNIST.classes),
+        classes=CLASSES,
         mean=(0.2860,),
         deviation=(0.3530,),
     )

@@ -8,19 +8,17 @@ import numpy as np
 
 from .cache import Arrays, cached
 from .dataset import Dataset
-from .downloads import check_labels, fetch, unreadable
+from .downloads import check_labels, download, fetch, unreadable
 
 
 def load(root: Path, **_) -> Dataset:
-    from torchvision.datasets import SVHN
+    parts = {part: f"{part}_32x32.mat" for part in ("train", "test")}
 
-    parts = {part: SVHN.split_list[part][1] for part in ("train", "test")}
-
-    def download() -> None:
+    def get() -> None:
         for part in parts:
-            SVHN(root, split=part, download=True)
+            download("SVHN", root, split=part)
 
-    paths = fetch(root, "svhn", list(parts.values()), download)
+    paths = fetch(root, "svhn", list(parts.values()), get)
 
     def decode() -> Arrays:
         arrays = {}

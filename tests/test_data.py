@@ -99,6 +99,31 @@ def test_statistics_flip_and_padding_of(name: str, tmp_path: Path) -> None:
     assert facts == FACTS[name]
 
 
+def test_files_are_called_as_torchvision_downloads_them() -> None:
+    from torchvision import datasets
+
+    for files in (cifar.CIFAR10, cifar.CIFAR100):
+        source = getattr(datasets, files.source)
+        assert files.folder == source.base_folder
+        assert list(files.train) == [file for file, _ in source.train_list]
+        assert list(files.test) == [file for file, _ in source.test_list]
+        assert files.meta == source.meta["filename"]
+    assert list(fashion_mnist.CLASSES) == datasets.FashionMNIST.classes
+    for part in ("train", "test"):
+        assert datasets.SVHN.split_list[part][1] == f"{part}_32x32.mat"
+
+
+def test_torchvision_is_not_imported_for_what_is_there(tmp_path: Path) -> None:
+    program = "import sys, run; from pathlib import Path; from data import DATASETS\n"
+    for name, write in small_files.WRITERS.items():
+        write(tmp_path / name)
+        load(name, tmp_path / name)  # into the cache
+        root = f"Path({str(tmp_path / name)!r})"
+        program += f"DATASETS[{name!r}]({root}, data_seed=42, image_size=None)\n"
+    program += "assert 'torchvision' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
 def test_svhn_calls_ten_zero(tmp_path: Path) -> None:
     written = small_files.write_svhn(tmp_path)
     assert (written.train_labels == 0).any()
