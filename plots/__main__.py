@@ -11,11 +11,11 @@ from pathlib import Path
 from .command import run_command
 from .figures import KINDS, draw
 from .study import Study, summarise, summarise_differences
-from .tables import latex, markdown
+from .tables import latex, markdown, markdown_costs
 
 DESCRIPTION = (
-    "Write RESULTS_DIR/summary.csv, differences.csv, tables.md, tables.tex and figures/ from the "
-    "finished runs in RESULTS_DIR."
+    "Write RESULTS_DIR/summary.csv, differences.csv, tables.md, tables.tex, costs.md and figures/ "
+    "from the finished runs in RESULTS_DIR."
 )
 
 
@@ -25,9 +25,12 @@ def make_all(study: Study, results: Path) -> None:
     summarise_differences(study).to_csv(results / "differences.csv", index=False)
     text = markdown(study)
     (results / "tables.md").write_text(text, encoding="utf-8")
+    (results / "costs.md").write_text(markdown_costs(study), encoding="utf-8")
     (results / "tables.tex").write_text(latex(study), encoding="utf-8")
     print(text)
-    print(f"summary.csv, differences.csv, tables.md and tables.tex: {results}", flush=True)
+    print(
+        f"summary.csv, differences.csv, tables.md, tables.tex and costs.md: {results}", flush=True
+    )
     drawn: list[Path] = []
     for kind in KINDS:
         stems, gaps = draw(study, kind, results / "figures")

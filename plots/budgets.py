@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -18,6 +19,7 @@ from .style import (
     new_figure,
 )
 
+FULL = (0, (6, 3))  # of the line of full training
 SPREAD = 0.6  # of the room between two budgets, over which methods stand side by side
 
 
@@ -40,8 +42,13 @@ def draw_worst_class(study: Study) -> Figure:
 def draw_against_budget(study: Study, column: str, label: str) -> Figure:
     """A panel per augmentation with a line per method: means, and intervals over seeds.
 
-    Budgets stand at equal distances, whatever their values, so that none are crowded.
+    Budgets stand at equal distances, whatever their values, so that none are crowded. Full training
+    is a line across all panels, and a budget beside the others only where more than that was run.
     """
+    full = full_training(study)
+    budgets = study.budgets
+    if len(full) == (study.runs["budget"] == 1).sum() and len(budgets) > 1:
+        budgets = [budget for budget in budgets if budget < 1]
     augmentations = study.augmentations
     rows, columns = grid_shape(len(augmentations), 2)
     height = 1.7 + 0.05 * len(study.methods)
@@ -49,7 +56,9 @@ def draw_against_budget(study: Study, column: str, label: str) -> Figure:
     panels = hide_unused(axes, len(augmentations))
     for axis, augmentation in zip(panels, augmentations):
         part = study.where("augmentation_label", augmentation)
-        draw_panel(axis, part, study, column)
+        if len(full):
+            axis.axhline(full[column].mean(), color="black", linestyle=FULL, linewidth=0.7)
+        draw_panel(axis, part, study, budgets, column)
         counts = part.runs.groupby(["method_label", "budget"]).size()
         axis.set_title(f"{augmentation} ({seeds_text(counts)})")
     for axis in axes[:, 0]:
@@ -62,23 +71,35 @@ def draw_against_budget(study: Study, column: str, label: str) -> Figure:
     return figure
 
 
+def full_training(study: Study) -> pd.DataFrame:
+    """The runs that a budget is held against: plain SGD on all of a full budget's iterations."""
+    plain = (study.runs["method"] == "SGD") & (study.runs["augmentation"] == "standard")
+    return study.runs[plain & (study.runs["budget"] == 1)]
+
+
 def explain(study: Study) -> str:
     """How to read points and bars, which a single seed has none of."""
     counts = study.runs.groupby(["method_label", "augmentation_label", "budget"]).size()
-    if counts.max() == 1:
-        return "Last epoch; one seed each, so no interval is known"
     text = f"Last epoch; {INTERVAL} over n seeds"
-    return text + ("; no bar where n = 1" if counts.min() == 1 else "")
+    if counts.max() == 1:
+        text = "Last epoch; one seed each, so no interval is known"
+    elif counts.min() == 1:
+        text += "; no bar where n = 1"
+    return text + ("; dashed: SGD, standard, 100%" if len(full_training(study)) else "")
 
 
-def draw_panel(axis: Axes, part: Study, study: Study, column: str) -> None:
-    budgets, methods = study.budgets, study.methods
+def draw_panel(axis: Axes, part: Study, study: Study, budgets: list[float], column: str) -> None:
+    methods = study.methods
     for i, (label, *look) in enumerate(methods):
         runs = part.runs[part.runs["method_label"] == label]
         if runs.empty:
             continue
         shift = SPREAD * ((i + 0.5) / len(methods) - 0.5)
-        found = {budget: estimate(cell[column]) for budget, cell in runs.groupby("budget")}
+        found = {
+            budget: estimate(cell[column])
+            for budget, cell in runs.groupby("budget")
+            if budget in budgets
+        }
         places = [budgets.index(budget) + shift for budget in found]
         means = [numbers.mean for numbers in found.values()]
         bars = [numbers.high - numbers.mean for numbers in found.values()]

@@ -20,12 +20,12 @@ MARKERS = 5  # on each curve
 
 
 def draw_curves(study: Study) -> Figure:
-    """A row per budget and a column per measure of effort; of one setup and augmentation.
+    """A row per budget with methods to compare, a column per measure of effort; of one setup.
 
     Lines are means over seeds, at the mean effort of each epoch; bands reach from the lowest seed
     to the highest.
     """
-    budgets = study.budgets
+    budgets = study.compared_budgets
     figure, axes = new_figure(len(budgets), len(AXES), 1.7, sharey=True)
     for row, budget in zip(axes, budgets):
         part = study.where("budget", budget)

@@ -13,11 +13,11 @@ from .style import add_legend, add_title, grid_shape, hide_unused, line_style, n
 
 
 def draw_entropy(study: Study) -> Figure:
-    """A panel per budget, a point per run; of one setup and augmentation.
+    """A panel per budget with methods to compare, a point per run; of one setup and augmentation.
 
     H(c) is in nats, after the last epoch; log N, even use of all N images, is dotted.
     """
-    budgets = study.budgets
+    budgets = study.compared_budgets
     rows, columns = grid_shape(len(budgets), 4)
     figure, axes = new_figure(rows, columns, 1.9)
     panels = hide_unused(axes, len(budgets))

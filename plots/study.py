@@ -80,6 +80,12 @@ class Study:
         return sorted(self.runs["budget"].unique())
 
     @property
+    def compared_budgets(self) -> list[float]:
+        """Those at which there is something to compare: two methods or more, if any has that."""
+        methods = self.runs.groupby("budget")["method_label"].nunique()
+        return [budget for budget in self.budgets if methods[budget] > 1 or methods.max() == 1]
+
+    @property
     def methods(self) -> list[tuple[str, str, int]]:
         """Label, method and variant of each, in order."""
         return in_order(self.runs)

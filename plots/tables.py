@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import product
 
 import pandas as pd
+
+from budget import TRAINING_COST
 
 from .estimates import LEAST_PAIRS, LEVEL, estimate, is_higher, seeds_text
 from .study import Study
@@ -13,6 +16,13 @@ RULE = (
     "Bold: the best of its augmentation and budget, where it is better than every other method by "
     f"a paired t-test over common seeds (two-sided, {LEVEL:.0%} level, {LEAST_PAIRS} or more)."
 )
+#: Column -> its text for the runs of one cell.
+COSTS: dict[str, Callable[[pd.DataFrame], str]] = {
+    "images trained": lambda runs: f"{runs['images_trained'].mean():,.0f}",
+    "images scored": lambda runs: f"{runs['images_scored'].mean():,.0f}",
+    "compute": lambda runs: f"{compute(runs).mean():.2f}",
+    "seconds": lambda runs: f"{runs['seconds'].mean():.0f}",
+}
 EMPTY = "\N{EN DASH}"  # where there is no finished run
 LATEX = {"\\": r"\textbackslash{}", "±": r"$\pm$", EMPTY: "--"} | {c: f"\\{c}" for c in "&%$#_{}"}
 
@@ -49,6 +59,12 @@ def cell_texts(part: Study) -> dict[tuple[str, str, float], tuple[str, bool]]:
     return texts
 
 
+def compute(runs: pd.DataFrame) -> pd.Series:
+    """Of each run, in epochs of plain training on all images."""
+    cost = runs["images_scored"] + TRAINING_COST * runs["images_trained"]
+    return cost / (TRAINING_COST * runs["num_images"])
+
+
 def caption(part: Study) -> str:
     counts = part.runs.groupby(["method_label", "augmentation_label", "budget"]).size()
     usual = int(counts.mode()[0])
@@ -80,16 +96,44 @@ def headings(part: Study) -> list[str]:
 
 
 def markdown(study: Study) -> str:
-    """A table per setup, aligned so that it reads well as plain text too."""
+    """A table of accuracies per setup."""
     tables = []
     for _, part in study.split("setup"):
         rows = [headings(part), *rows_of(part, lambda text: f"**{text}**")]
-        widths = [max(map(len, column)) for column in zip(*rows)]
-        lines = [markdown_line(row, widths) for row in rows]
-        rule = [f"{'-' * width}{'-' if i < 2 else ':'}" for i, width in enumerate(widths)]
-        lines.insert(1, f"|-{'|-'.join(rule)}|")
-        tables.append(f"{caption(part)}\n\n" + "\n".join(lines) + "\n")
+        tables.append(f"{caption(part)}\n\n{markdown_table(rows)}")
     return "\n".join(tables)
+
+
+def markdown_costs(study: Study) -> str:
+    """A table per setup of what each accuracy cost."""
+    tables = []
+    for _, part in study.split("setup"):
+        rows = [["augmentation", "method", "budget", f"{part.accuracy} accuracy", *COSTS]]
+        texts = cell_texts(part)
+        for augmentation, budget in product(part.augmentations, part.budgets):
+            for label, *_ in part.methods:
+                if (label, augmentation, budget) in texts:
+                    accuracy, _ = texts[label, augmentation, budget]
+                    cell = part.where("augmentation_label", augmentation).where("budget", budget)
+                    numbers = cell.where("method_label", label).runs
+                    row = [augmentation, label, f"{100 * budget:g}%", accuracy]
+                    rows.append([*row, *(show(numbers) for show in COSTS.values())])
+        tables.append(
+            f"{part.title}: what each accuracy cost, as means over seeds. Compute is the number of "
+            "epochs of plain training that cost as much, where an image trained on costs "
+            f"{TRAINING_COST} and one that is only scored 1; seconds are of selection, data and "
+            f"training.\n\n{markdown_table(rows)}"
+        )
+    return "\n".join(tables)
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows under the first of them, aligned so that they read well as plain text too."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = [markdown_line(row, widths) for row in rows]
+    rule = [f"{'-' * width}{'-' if i < 2 else ':'}" for i, width in enumerate(widths)]
+    lines.insert(1, f"|-{'|-'.join(rule)}|")
+    return "\n".join(lines) + "\n"
 
 
 def markdown_line(row: Sequence[str], widths: Sequence[int]) -> str:

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT, Completed
 from scipy import stats
-from synthetic_results import VERSIONS, write_run
+from synthetic_results import IMAGES, VERSIONS, write_run
 
 from methods import METHODS
 from plots import __main__ as command
@@ -27,7 +27,7 @@ from plots.evidence import judge
 from plots.figures import BY_AUGMENTATION, KINDS
 from plots.study import read_study, summarise, summarise_differences
 from plots.style import LOOKS
-from plots.tables import is_best, latex, markdown
+from plots.tables import is_best, latex, markdown, markdown_costs
 
 TO_COME = ("random-subset", "coreset", "infobatch", "grad-norm", "rho-loss", "obftf", "cvar")
 EFFECTS = {"SGD": 0.1, "unif-SGD": 0.0, "p-SGD": -0.3, "dro": -1.0}
@@ -210,6 +210,29 @@ def test_tables_leave_gaps_where_runs_are_missing(tmp_path):
     assert any("2 of 4 cells" in note for note in study.notes)
 
 
+def test_costs_are_counted_in_epochs_of_plain_training(tmp_path):
+    for seed in (1, 2):
+        own = dict(method="selective-backprop", budget=0.5, epochs=10, seed=seed)
+        write_run(tmp_path / f"run{seed}", 80, own, scored=3, seconds=2 * seed)
+    text = markdown_costs(read_study(tmp_path))
+    row = next(line for line in text.splitlines() if "| selective-backprop |" in line)
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    trained, scored = 0.5 * 10 * IMAGES, 3 * 0.5 * 10 * IMAGES
+    seconds = 10 * (0.1 + 0.2 + 0.5 * 2.2 * 3)
+    assert cells[:4] == ["standard", "selective-backprop", "50%", "80.00 ± 0.00"]
+    assert cells[4:] == [f"{trained:,.0f}", f"{scored:,.0f}", "10.00", f"{seconds:.0f}"]
+
+
+def test_all_tables_are_written(made):
+    study = read_study(made)
+    for name, write in (
+        ("tables.md", markdown),
+        ("tables.tex", latex),
+        ("costs.md", markdown_costs),
+    ):
+        assert (made / name).read_text() == write(study)
+
+
 # Figures
 
 
@@ -235,6 +258,28 @@ def test_figures_say_how_many_seeds_stand_behind_them(grid):
         part = study.where("augmentation_label", "ricap") if kind in BY_AUGMENTATION else study
         titles = " ".join(axis.get_title() for axis in draw(part).axes)
         assert "n = 2 to 3" in titles, kind
+
+
+def test_full_training_is_a_line_and_not_a_budget_among_others(tmp_path):
+    write_grid(tmp_path, {"SGD": 0.1, "unif-SGD": 0})
+    full = write_grid(tmp_path, {"SGD": 0.1}, ["standard"], [1.0])
+    study = read_study(tmp_path)
+    mean = np.mean(list(full.values()))
+    figure = draw_accuracy(study)
+    assert "dashed: SGD, standard, 100%" in figure.get_suptitle().replace("\n", " ")
+    for panel in figure.axes:
+        lines = [line for line in panel.lines if line.get_linestyle() == "--"]
+        assert [list(line.get_ydata()) for line in lines] == [[pytest.approx(mean)] * 2]
+        assert [label.get_text() for label in panel.get_xticklabels()] == ["20", "30"]
+    for kind in ("heat-map", "entropy", "curves"):
+        part = study.where("augmentation_label", "standard")
+        titles = " ".join(axis.get_title() for axis in KINDS[kind](part).axes)
+        assert "budget 20%" in titles
+        assert "100%" not in titles, kind
+
+    write_grid(tmp_path, {"unif-SGD": 0.1}, ["ricap"], [1.0])
+    ticks = draw_accuracy(read_study(tmp_path)).axes[0].get_xticklabels()
+    assert [label.get_text() for label in ticks] == ["20", "30", "100"]
 
 
 def test_each_method_has_a_look_of_its_own():
