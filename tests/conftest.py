@@ -47,6 +47,18 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+def assert_refused(outcome: Completed, *fragments: str, absent: str | None = None) -> None:
+    """Exit status 2 and one line that contains all of the fragments, and no file or folder made."""
+    assert outcome.returncode == 2, outcome
+    assert outcome.stdout == ""
+    (line,) = outcome.stderr.splitlines()
+    program, _, _ = line.partition(": ")
+    assert program in ("train.py", "sweep.py", "python -m methods.scores")
+    for fragment in fragments:
+        assert fragment in line
+    assert absent is None or not Path(absent).exists()
+
+
 def run_command(*arguments: object, seconds: float = 120) -> Completed:
     """`python train.py ARGUMENTS` in a process of its own, from the repository's root."""
     return subprocess.run(

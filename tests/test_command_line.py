@@ -21,7 +21,7 @@ import pandas as pd
 import pytest
 import small_files
 import torch
-from conftest import ROOT, Completed, run_command
+from conftest import ROOT, Completed, assert_refused, run_command
 from PIL import Image
 from test_methods import SCORED
 
@@ -56,16 +56,6 @@ def read_status(folder: Path) -> str:
 
 def without_seconds(curve: pd.DataFrame) -> pd.DataFrame:
     return curve[[column for column in curve if not column.endswith("_seconds")]]
-
-
-def assert_refused(outcome: Completed, *fragments: str) -> None:
-    """Exit status 2 and one line that contains all of the fragments."""
-    assert outcome.returncode == 2, outcome
-    lines = outcome.stderr.splitlines()
-    assert len(lines) == 1, outcome.stderr
-    assert lines[0].startswith("train.py: ")
-    for fragment in fragments:
-        assert fragment in lines[0]
 
 
 # The run without arguments

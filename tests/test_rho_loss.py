@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import Completed
+from conftest import assert_refused
 from laws import assert_inclusion
 from test_methods import make_batch, make_dataset, make_task, make_trainer, saved_and_loaded
 from torch import nn
@@ -201,14 +201,6 @@ def test_two_runs_joined_by_a_file(trained, scores_here, train_here) -> None:
     assert_refused(outcome, "--rho-file out.npz: has irreducible losses of 400 images", "416")
     outcome = train_here(*SHORT, *words, "--validation", 400)
     assert_refused(outcome, "--rho-file out.npz: of 1442 training images, where this run has 1042")
-
-
-def assert_refused(outcome: Completed, *fragments: str) -> None:
-    """Exit status 2 and one line that contains all of the fragments."""
-    assert outcome.returncode == 2
-    (line,) = outcome.stderr.splitlines()
-    for fragment in fragments:
-        assert fragment in line
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import conftest
 import numpy as np
 import pytest
 import torch
@@ -30,6 +31,9 @@ from models import create_model
 from record import RunFolder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+assert_refused = partial(conftest.assert_refused, absent="out.npz")
 
 
 @pytest.fixture(autouse=True)
@@ -229,15 +233,6 @@ Scores = Callable[..., Completed]
 def trained(make_run: Callable[..., Path]) -> Callable[..., Path]:
     """Make a short run of digits; its folder."""
     return lambda name, *words: make_run(name, *SHORT, *words)
-
-
-def assert_refused(outcome: Completed, *fragments: str) -> None:
-    """Exit status 2 and one line that contains all of the fragments; no file."""
-    assert outcome.returncode == 2
-    (line,) = outcome.stderr.splitlines()
-    for fragment in fragments:
-        assert fragment in line
-    assert not Path("out.npz").exists()
 
 
 def test_recorded_scores_are_left_in_the_runs_folder(trained) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
+import conftest
 import numpy as np
 import pytest
 import torch
-from conftest import Completed
 from laws import assert_inclusion, assert_law
 from test_methods import CPU, make_dataset, make_task, make_trainer, saved_and_loaded
 
@@ -20,6 +21,9 @@ from methods.coreset import Coreset, RandomSubset
 from methods.scores import ScoreFile, digest
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+assert_refused = partial(conftest.assert_refused, absent="results")
 
 
 @pytest.fixture(autouse=True)
@@ -191,15 +195,6 @@ def digits() -> Task:
     labels = DATASETS["digits"](Path()).train_labels
     values = make_task(num_images=len(labels), num_classes=10)
     return Task(**vars(values) | {"dataset": "digits", "labels": labels, "device": CPU})
-
-
-def assert_refused(outcome: Completed, *fragments: str) -> None:
-    """Exit status 2, one line that contains all of the fragments, and no folder for a run."""
-    assert outcome.returncode == 2
-    (line,) = outcome.stderr.splitlines()
-    for fragment in fragments:
-        assert fragment in line
-    assert not Path("results").exists()
 
 
 def test_the_file_has_to_be_given(train_here) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+import conftest
 import pytest
 from conftest import ROOT, Completed
 from small_files import write_cifar10
@@ -41,6 +42,8 @@ from sweeping.schedule import Schedule
 from sweeping.sweep import grids
 from watch import read_status
 
+assert_refused = partial(conftest.assert_refused, absent="results")
+
 
 @pytest.fixture
 def sweep_here(main_here: Callable[..., Completed]) -> Callable[..., Completed]:
@@ -54,17 +57,6 @@ def runs_of(*words: str) -> list[Run]:
 
 def names_of(*words: str) -> list[str]:
     return [run.path.name for run in runs_of(*words)]
-
-
-def assert_refused(outcome: Completed, *fragments: str) -> None:
-    """Exit status 2 and one line that contains all of the fragments."""
-    assert outcome.returncode == 2, outcome
-    (line,) = outcome.stderr.splitlines()
-    assert line.startswith("sweep.py: ")
-    for fragment in fragments:
-        assert fragment in line
-    assert outcome.stdout == ""
-    assert not Path("results").exists()
 
 
 def write_ended(run: Run, status: str = "finished", **seconds: float) -> None:
