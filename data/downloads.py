@@ -36,7 +36,7 @@ def fetch(root: Path, name: str, files: list[str], get: Callable[[], None]) -> l
 
 def download(source: str, root: Path, **which: str) -> None:
     """Have torchvision download one of its data sets, `source`, for which it sets no time limit."""
-    import torchvision.datasets  # here, as this takes as long as to import PyTorch
+    import torchvision.datasets  # here, because importing it takes seconds
 
     limit = socket.getdefaulttimeout()
     socket.setdefaulttimeout(30)
