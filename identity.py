@@ -60,7 +60,7 @@ def describe(settings: argparse.Namespace, trainer: Trainer, compile_seconds: fl
             key: value if key != "checkpoint_every" else str(value)
             for key, value in vars(settings).items()
         },
-        "command": shlex.join(sys.argv),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "evaluated_on": "validation" if settings.validation else "test",
         "num_images": task.num_images,
         "num_classes": task.num_classes,

@@ -155,13 +155,17 @@ def title_of(setup: Mapping, different: Sequence[str]) -> str:
 def add_labels(table: pd.DataFrame, axis: str) -> tuple[pd.DataFrame, list[str]]:
     """Add column AXIS_label: the name, and in brackets the options that are not the defaults.
 
+    A file is only told where others have another one.
+
     Args:
         axis: method or augmentation.
     """
     notes = []
     for (setup, name), group in table.groupby(["setup", axis], sort=False):
         options = group[f"{axis}_options"].map(json.loads)
-        labels = options.map(partial(label_of, name, REGISTRIES[axis].get(name)))
+        constructor = REGISTRIES[axis].get(name)
+        declared = options_of(constructor) if constructor else {}
+        labels = options.map(partial(label_of, name, declared, files_of_all(declared, options)))
         table.loc[group.index, f"{axis}_label"] = labels
         if labels.nunique() > 1:
             texts = ", ".join(labels.unique())
@@ -169,13 +173,22 @@ def add_labels(table: pd.DataFrame, axis: str) -> tuple[pd.DataFrame, list[str]]
     return table, notes
 
 
-def label_of(name: str, constructor: type | None, options: Mapping) -> str:
+def files_of_all(declared: Mapping, options: pd.Series) -> list[str]:
+    """The options that name a file, where all name the same."""
+    return [
+        key
+        for key, (_, _, facts) in declared.items()
+        if facts.get("metavar") == "FILE"
+        and options.map(lambda own, k=key: own.get(k)).nunique() == 1
+    ]
+
+
+def label_of(name: str, declared: Mapping, untold: Sequence[str], options: Mapping) -> str:
     """A method or augmentation with those of its options that are not as by default."""
-    declared = options_of(constructor) if constructor else {}
     told = {
         key: value
         for key, value in options.items()
-        if key not in declared or value != declared[key][1]
+        if key not in untold and (key not in declared or value != declared[key][1])
     }
     families = {key.partition("_")[0] for key in options}
     prefix = f"{families.pop()}_" if len(families) == 1 else ""  # such as dro_

@@ -13,7 +13,7 @@ from augmentations import AUGMENTATIONS
 from record import TRAINING_SECONDS
 
 from .cells import arrange
-from .estimates import estimate
+from .estimates import Estimate, estimate
 from .runs import CLASS_COLUMNS, NEEDED, read_runs
 from .style import in_order
 
@@ -153,7 +153,8 @@ def summarise_differences(study: Study) -> pd.DataFrame:
         [
             dict(zip(place, key)) | estimate(pairs["difference"])._asdict()
             for key, pairs in paired_differences(study.runs).groupby(place, sort=False)
-        ]
+        ],
+        columns=[*place, *Estimate._fields],
     )
 
 

@@ -154,6 +154,13 @@ def test_differences_are_paired_by_seed(grid, made):
         assert (row.low, row.high) == pytest.approx(tuple(outcome.confidence_interval()))
 
 
+def test_a_table_without_differences_has_its_columns(grid, tmp_path):
+    write_run(tmp_path / "run", 80)
+    empty = summarise_differences(read_study(tmp_path))
+    assert len(empty) == 0
+    assert list(empty) == list(summarise_differences(read_study(grid[0])))
+
+
 def test_seeds_without_a_counterpart_have_no_part_in_a_difference(tmp_path):
     for method, seeds in (("unif-SGD", (1, 2)), ("dro", (2, 3))):
         for seed in seeds:
@@ -332,6 +339,19 @@ def test_options_of_methods_make_variants(tmp_path):
     study = read_study(tmp_path)
     assert [label for label, *_ in study.methods] == ["dro (beta 10)", "dro (beta 100)"]
     assert len(summarise(study)) == 2
+
+
+def test_a_file_is_told_only_where_there_are_several(tmp_path):
+    def labels(**options: str) -> list[str]:
+        own = dict(method="coreset", method_options={f"coreset_{k}": v for k, v in options.items()})
+        write_run(tmp_path / "_".join(options.values()), 80, own)
+        return [label for label, *_ in read_study(tmp_path).methods]
+
+    assert labels(file="a.npz", score="el2n") == ["coreset (score el2n)"]
+    expected = ["coreset (score el2n)", "coreset (score grand)"]
+    assert labels(file="a.npz", score="grand") == expected
+    expected = [f"coreset (file a.npz, score {score})" for score in ("el2n", "grand")]
+    assert labels(file="b.npz", score="el2n") == [*expected, "coreset (file b.npz, score el2n)"]
 
 
 def test_a_setting_that_was_not_given_is_as_one_that_did_not_exist(tmp_path):

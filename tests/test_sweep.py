@@ -618,6 +618,7 @@ def test_a_sweep_completes_what_is_missing(start: Callable, tmp_path: Path) -> N
     for folder in small_rate:
         config = json.loads((folder / "config.json").read_text())
         assert config["threads"] == max(1, cores() // 2)
+        assert config["command"].startswith("train.py --dataset cifar10 --data-dir data ")
 
     lost, kept = small_rate
     before = (kept / "model.pt").stat().st_mtime_ns
