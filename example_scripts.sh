@@ -25,6 +25,7 @@ demo() {
 # The files of scores that coreset and rho-loss need, from two runs on CIFAR-10.   scoring FLAGS-OF-THE-PART
 scoring() {
     local runs=results/scoring dry=
+    [ ! -e $runs/scores.npz ] || [ ! -e $runs/irreducible.npz ] || return 0
     case " $* " in *" --dry-run "*) dry=--dry-run ;; esac
     python sweep.py --results-dir $runs --data-dir "$DATA_DIR" --jobs 2 --grid sweeping/scoring.toml $dry
     [ -z "$dry" ] || return 0
@@ -92,7 +93,8 @@ bash example_scripts.sh PART [OPTION ...], where PART is one of:
                  0.3, 0.5 and 1.0, three seeds, ResNet-18, 200 epochs; GPU
 and OPTION one of sweep.py's, such as --dry-run, --jobs 4, --shard 1/8 or --ray.
 Data sets are downloaded to DATA_DIR (now: $DATA_DIR), but for mini-imagenet, which has to be
-put there. A part that was stopped goes on where it was when it is started again.
+put there. A part that was stopped goes on where it was when it is started again; one whose runs
+are in results/ already makes none of them twice: move its folder away to make them anew.
 LIST
         ;;
     *)

@@ -733,6 +733,16 @@ def test_files_of_scores_are_made_first(
     assert after == SCORED[part]
 
 
+def test_files_of_scores_are_not_made_twice(tmp_path: Path) -> None:
+    scoring = tmp_path / "results/scoring"
+    scoring.mkdir(parents=True)
+    for name in ("scores.npz", "irreducible.npz"):
+        (scoring / name).touch()
+    sweeping, *after = calls_of_example(tmp_path, "rivals")
+    assert "results/rivals" in sweeping
+    assert after == SCORED["rivals"]
+
+
 @pytest.mark.parametrize("part, sweeps", [("demo", 1), ("rivals", 2), ("cpu", 2)])
 def test_a_dry_run_of_an_example_makes_nothing(part: str, sweeps: int, tmp_path: Path) -> None:
     calls = calls_of_example(tmp_path, part, "--dry-run")
