@@ -6,12 +6,14 @@ cd "$(dirname "$0")"
 METHODS="SGD unif-SGD p-SGD c-SGD selective-backprop dro"
 DATA_DIR=${DATA_DIR:-datasets}
 
+is_dry() { [[ " $* " == *" --dry-run "* ]]; }
+
 # Make the runs of a part, then print their table, even if some of them failed:   sweep PART FLAGS
 sweep() {
     local part=$1 status=0
     shift
     python sweep.py --results-dir "results/$part" --data-dir "$DATA_DIR" "$@" || status=$?
-    case " $* " in *" --dry-run "*) return $status ;; esac
+    if is_dry "$@"; then return $status; fi
     [ $status -gt 1 ] || python -m plots "results/$part"
     return $status
 }
@@ -26,7 +28,7 @@ demo() {
 scoring() {
     local runs=results/scoring dry=
     [ ! -e $runs/scores.npz ] || [ ! -e $runs/irreducible.npz ] || return 0
-    case " $* " in *" --dry-run "*) dry=--dry-run ;; esac
+    if is_dry "$@"; then dry=--dry-run; fi
     python sweep.py --results-dir $runs --data-dir "$DATA_DIR" --jobs 2 --grid sweeping/scoring.toml $dry
     [ -z "$dry" ] || return 0
     python -m methods.scores $runs/whole --score forgetting,k-center --out $runs/scores.npz
@@ -40,7 +42,7 @@ lengths() { sweep lengths --jobs 2 --grid sweeping/lengths.toml "$@"; }
 cpu() {
     scoring "$@"
     sweep cpu --jobs 2 --eval-every 2 --grid sweeping/cpu.toml "$@"
-    case " $* " in *" --dry-run "*) ;; *) python -m plots.claims results/cpu ;; esac
+    is_dry "$@" || python -m plots.claims results/cpu
 }
 
 # Hardness weighting on long-tailed Fashion-MNIST: what it does for the rarest classes.
@@ -79,7 +81,7 @@ bash example_scripts.sh PART [OPTION ...], where PART is one of:
   demo           108 runs: six methods, two augmentations, three budgets, three seeds on
                  scikit-learn's digits; ten minutes on two cores, no download
   cpu            243 runs: what importance sampling buys, on CIFAR-10 and Fashion-MNIST with a
-                 narrow network, three seeds, after two runs for scores; two hours on two cores
+                 narrow network, three seeds, after two runs for scores; a good two hours on two cores
   lengths        7 runs of plain SGD, by which the lengths of part cpu were chosen
   robustness     33 runs: dro, SGD and unif-SGD, three seeds on long-tailed Fashion-MNIST, with and
                  without wrong labels; about an hour on a CPU
