@@ -18,6 +18,11 @@ sweep() {
     return $status
 }
 
+# What the runs of a part say of the published claims:   claims PART FLAGS
+claims() {
+    if ! is_dry "${@:2}"; then python -m plots.claims "results/$1"; fi
+}
+
 # Six methods, two augmentations, three budgets and three seeds on scikit-learn's digits.
 demo() {
     sweep demo --jobs 2 --method $METHODS --augmentation standard ricap --budget 0.2 0.5 1.0 \
@@ -42,7 +47,13 @@ lengths() { sweep lengths --jobs 2 --grid sweeping/lengths.toml "$@"; }
 cpu() {
     scoring "$@"
     sweep cpu --jobs 2 --eval-every 2 --grid sweeping/cpu.toml "$@"
-    is_dry "$@" || python -m plots.claims results/cpu
+    claims cpu "$@"
+}
+
+# Fewer cells of it, with runs five times as long: what the short ones cannot say.
+long() {
+    sweep long --jobs 2 --eval-every 5 --grid sweeping/long.toml "$@"
+    claims long "$@"
 }
 
 # Hardness weighting on long-tailed Fashion-MNIST: what it does for the rarest classes.
@@ -55,7 +66,10 @@ rivals() {
 }
 
 # The published study's claims on CIFAR-10 at full size, what says most first; wants a GPU.
-full() { sweep full --eval-every 10 --grid sweeping/full.toml "$@"; }
+full() {
+    sweep full --eval-every 10 --grid sweeping/full.toml "$@"
+    claims full "$@"
+}
 
 # The published study's own commands (Arazo et al. 2021); each wants a GPU.
 published() { sweep published --grid sweeping/published.toml "$@"; }
@@ -71,7 +85,7 @@ svhn() { study svhn "$@"; }
 mini-imagenet() { study mini-imagenet "$@"; }
 
 case "${1:-}" in
-    demo | cpu | lengths | robustness | rivals | full | published | cifar10 | cifar100 | svhn | mini-imagenet)
+    demo | cpu | lengths | long | robustness | rivals | full | published | cifar10 | cifar100 | svhn | mini-imagenet)
         source ./setup.sh requirements.txt
         "$@"
         ;;
@@ -83,6 +97,8 @@ bash example_scripts.sh PART [OPTION ...], where PART is one of:
   cpu            243 runs: what importance sampling buys, on CIFAR-10 and Fashion-MNIST with a
                  narrow network, three seeds, after two runs for scores; a good two hours on two cores
   lengths        7 runs of plain SGD, by which the lengths of part cpu were chosen
+  long           30 runs: what part cpu is too short for, on CIFAR-10, in runs five times as long;
+                 an hour and a half on two cores
   robustness     33 runs: dro, SGD and unif-SGD, three seeds on long-tailed Fashion-MNIST, with and
                  without wrong labels; about an hour on a CPU
   rivals         28 runs: all methods on CIFAR-10 with a narrow network, budget 0.3, at equal steps

@@ -675,14 +675,17 @@ def test_a_sweep_that_is_stopped_and_killed_goes_on(start: Callable, tmp_path: P
 # The examples
 
 #: The runs of each part of example_scripts.sh.
-PARTS = {"demo": 108, "cpu": 243, "lengths": 7, "robustness": 33, "rivals": 28}
+PARTS = {"demo": 108, "cpu": 243, "lengths": 7, "long": 30, "robustness": 33, "rivals": 28}
 PARTS |= {"full": 33, "published": 4}
 PARTS |= dict.fromkeys(("cifar10", "cifar100", "svhn", "mini-imagenet"), 288)
-#: Those whose runs need files of scores, and what follows on their runs.
-SCORED = {
-    "cpu": [["-m", "plots", "results/cpu"], ["-m", "plots.claims", "results/cpu"]],
-    "rivals": [["-m", "plots", "results/rivals"]],
-}
+SCORED = ("cpu", "rivals")  # their runs need files of scores
+CLAIMED = ("cpu", "long", "full")  # of these the published claims are judged
+
+
+def calls_after(part: str) -> list[list[str]]:
+    """What follows on the runs of a part."""
+    modules = ("plots", "plots.claims") if part in CLAIMED else ("plots",)
+    return [["-m", module, f"results/{part}"] for module in modules]
 
 
 def calls_of_example(folder: Path, *words: str) -> list[list[str]]:
@@ -701,8 +704,8 @@ def calls_of_example(folder: Path, *words: str) -> list[list[str]]:
 def test_an_example_makes_its_runs_and_their_table(
     part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sweeping, plotting = calls_of_example(tmp_path, part, "--shard", "2/3")
-    assert plotting == ["-m", "plots", f"results/{part}"]
+    sweeping, *after = calls_of_example(tmp_path, part, "--shard", "2/3")
+    assert after == calls_after(part)
     assert sweeping[0] == "sweep.py"
     assert sweeping[-2:] == ["--shard", "2/3"]
     monkeypatch.chdir(ROOT)
@@ -730,7 +733,7 @@ def test_files_of_scores_are_made_first(
     options = [run.settings["method_options"] for run in runs]
     assert {each["coreset_file"] for each in options if "coreset_file" in each} == {scores[-1]}
     assert {each["rho_file"] for each in options if "rho_file" in each} == {losses[-1]}
-    assert after == SCORED[part]
+    assert after == calls_after(part)
 
 
 def test_files_of_scores_are_not_made_twice(tmp_path: Path) -> None:
@@ -740,10 +743,10 @@ def test_files_of_scores_are_not_made_twice(tmp_path: Path) -> None:
         (scoring / name).touch()
     sweeping, *after = calls_of_example(tmp_path, "rivals")
     assert "results/rivals" in sweeping
-    assert after == SCORED["rivals"]
+    assert after == calls_after("rivals")
 
 
-@pytest.mark.parametrize("part, sweeps", [("demo", 1), ("rivals", 2), ("cpu", 2)])
+@pytest.mark.parametrize("part, sweeps", [("demo", 1), ("long", 1), ("rivals", 2), ("cpu", 2)])
 def test_a_dry_run_of_an_example_makes_nothing(part: str, sweeps: int, tmp_path: Path) -> None:
     calls = calls_of_example(tmp_path, part, "--dry-run")
     assert len(calls) == sweeps
