@@ -13,12 +13,12 @@ from pathlib import Path
 
 import torch
 
-import checkpoint
-from assembly import build, load_dataset
-from identity import identity
+from commandline.settings import parse
 from methods import METHODS
-from record import RunFolder
-from settings import parse
+from running import checkpoint
+from running.assembly import build, load_dataset
+from running.identity import identity
+from running.record import RunFolder
 
 from .score_files import noise_options
 

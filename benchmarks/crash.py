@@ -22,11 +22,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from assembly import load_dataset
 from augmentations import AUGMENTATIONS
+from commandline.settings import parse
 from methods import METHODS
-from settings import parse
-from watch import read_status
+from running.assembly import load_dataset
+from running.watch import read_status
 
 from .score_files import noise_flags
 

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from assembly import load_dataset
+from commandline.flags import HelpFormatter, Parser, number, one_of, options_of
 from data import Dataset
 from errors import UsageError, exit_status_of
-from flags import HelpFormatter, Parser, number, one_of, options_of
-from machine import find_device, set_up_torch
 from methods import METHODS
-from record import TRAINING_SECONDS, RunFolder
+from running.assembly import load_dataset
+from running.machine import find_device, set_up_torch
+from running.record import TRAINING_SECONDS, RunFolder
 
 from .ours import (
     PASSED_ON,

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from assembly import build
+from commandline.settings import parse
 from data import Dataset
 from errors import UsageError
-from machine import find_device, set_up_torch
-from record import TRAINING_SECONDS, RunFolder
-from run import warm_up
-from settings import parse
-from trainer import Trainer
+from running.assembly import build
+from running.machine import find_device, set_up_torch
+from running.record import TRAINING_SECONDS, RunFolder
+from running.run import warm_up
+from training.trainer import Trainer
 
 PASSED_ON = "words after -- go to train.py's own command line, for example: -- --batch-size 64"
 #: Steps before any that count: kernels are chosen, networks compiled, and selective-backprop's

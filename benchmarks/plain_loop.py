@@ -23,10 +23,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler, Sampler, Subset
 from torchvision import transforms
 
-from budget import linear_rate, steps_per_epoch, subset_size
 from data import Dataset
 from methods.dro import FLOOR
-from models import create_model
+from training.budget import linear_rate, steps_per_epoch, subset_size
+from training.models import create_model
 
 from .pipeline import PILImages
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from commandline.flags import HelpFormatter, Parser, number
 from errors import Failed, exit_status_of
-from flags import HelpFormatter, Parser, number
-from record import TRAINING_SECONDS
+from running.record import TRAINING_SECONDS
 
 from .ours import PASSED_ON, print_table, split
 from .pipeline import machine

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from commandline.flags import HelpFormatter, Parser, number, one_of
 from data import Dataset
 from errors import exit_status_of
-from flags import HelpFormatter, Parser, number, one_of
-from machine import find_device, set_up_torch
 from methods import METHODS
-from models import create_model
-from trainer import Trainer
+from running.machine import find_device, set_up_torch
+from training.models import create_model
+from training.trainer import Trainer
 
 from .kernels import measure_kernels
 from .ours import (

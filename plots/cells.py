@@ -17,11 +17,11 @@ from pathlib import Path
 import pandas as pd
 
 from augmentations import AUGMENTATIONS
+from commandline.flags import options_of
+from commandline.settings import complete
 from errors import UsageError
-from flags import options_of
-from identity import consequential
 from methods import METHODS
-from settings import complete
+from running.identity import consequential
 
 from .runs import Run
 

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from errors import UsageError
-from record import TRAINING_SECONDS
-from watch import read_status
+from running.record import TRAINING_SECONDS
+from running.watch import read_status
 
 NEEDED = [
     "epoch",

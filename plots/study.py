@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from augmentations import AUGMENTATIONS
-from record import TRAINING_SECONDS
+from running.record import TRAINING_SECONDS
 
 from .cells import arrange
 from .estimates import Estimate, estimate

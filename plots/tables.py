@@ -7,7 +7,7 @@ from itertools import product
 
 import pandas as pd
 
-from budget import TRAINING_COST
+from training.budget import TRAINING_COST
 
 from .estimates import LEAST_PAIRS, LEVEL, estimate, is_higher, seeds_text
 from .study import Study

@@ -9,9 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from budget import subset_size
-from record import TRAINING_SECONDS
-from watch import read_status
+from running.record import TRAINING_SECONDS
+from running.watch import read_status
+from training.budget import subset_size
 
 from .runs import Run
 

@@ -7,10 +7,10 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import settings
+from commandline import settings
+from commandline.flags import unknown_flag
+from commandline.published import canonical
 from errors import UsageError
-from flags import unknown_flag
-from published import canonical
 
 from . import options
 

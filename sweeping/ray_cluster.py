@@ -10,10 +10,10 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError, TaskCancelledError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-import checkpoint
 from errors import Failed
-from record import RunFolder
-from watch import write_status
+from running import checkpoint
+from running.record import RunFolder
+from running.watch import write_status
 
 from .process import LOG
 from .ray_connection import connect, warn_if_too_large

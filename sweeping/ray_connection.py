@@ -11,7 +11,7 @@ from pathlib import Path
 import ray
 
 from errors import UsageError
-from identity import commit
+from running.identity import commit
 
 ROOT = Path(__file__).resolve().parent.parent
 

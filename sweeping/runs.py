@@ -10,12 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from commandline.flags import require_options
+from commandline.settings import complete, parse
 from errors import UsageError
-from flags import require_options
-from identity import INCIDENTAL, consequential
 from methods import METHODS
-from record import RunFolder
-from settings import complete, parse
+from running.identity import INCIDENTAL, consequential
+from running.record import RunFolder
 
 from .grid import Words
 

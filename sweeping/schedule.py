@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Iterable
 from typing import Protocol
 
-from signals import Signals
+from running.signals import Signals
 
 from .progress import Failure, Progress
 from .runs import Run

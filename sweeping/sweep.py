@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from errors import Interrupted, UsageError
-from signals import Signals
+from running.signals import Signals
 
 from .estimate import Estimator, in_words
 from .grid import Grid, expand, grid_of_words, read_grids

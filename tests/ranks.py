@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from test_methods import make_dataset, make_method, make_task, make_trainer
 
-from distributed import World, find_world
 from methods import METHODS
+from training.distributed import World, find_world
 
 CASES = [(method, mix) for method in METHODS for mix in ("standard", "mixup", "ricap")]
 

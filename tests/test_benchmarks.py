@@ -15,13 +15,13 @@ from laws import FALSE_ALARM, assert_inclusion, numpy_inclusion
 from scipy import stats
 from small_files import write_cifar10
 
-from assembly import load_dataset
 from benchmarks import end_to_end, scaling, throughput
 from benchmarks.kernels import occupied
 from benchmarks.ours import read_settings
 from benchmarks.plain_loop import PLAIN_LOOPS, Candidate, HardBatches, NumberedImages, PlainSGD
 from data import Dataset
 from methods import CSGDSampler, PSGDSampler
+from running.assembly import load_dataset
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 IMAGES, BATCH, STEPS = 200, 16, 6  # of an epoch at half the budget

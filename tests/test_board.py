@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from conftest import Completed
 
-import run
-from record import COLUMNS
+from running import run
+from running.record import COLUMNS
 
 pytest.importorskip("tensorboard")
 SHORT = ("--epochs", 3, "--budget", 0.2, "--batch-size", 32, "--device", "cpu")

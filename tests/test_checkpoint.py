@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-import checkpoint
-from cadence import Cadence
 from errors import UsageError
-from record import RunFolder
+from running import checkpoint
+from running.record import RunFolder
+from training.cadence import Cadence
 
 SETTINGS = {"lr": 0.1, "method": "SGD"}
 

@@ -25,15 +25,15 @@ from conftest import ROOT, Completed, assert_refused, run_command
 from PIL import Image
 from test_methods import SCORED
 
-import published
 import train
 from augmentations import AUGMENTATIONS
 from benchmarks.score_files import noise_options
+from commandline import published
+from commandline.settings import build_parser, parse
 from data import DATASETS
 from methods import METHODS
-from models import create_model
-from record import COLUMNS
-from settings import build_parser, parse
+from running.record import COLUMNS
+from training.models import create_model
 
 #: On a processor a seed gives the same bits every time.
 CPU = ("--device", "cpu")

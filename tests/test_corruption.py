@@ -28,15 +28,15 @@ from test_command_line import (
     without_seconds,
 )
 
-from assembly import build, load_dataset
+from commandline.settings import parse
 from data import DATASETS, Dataset, hold_out, long_tailed, with_label_noise
 from data.corruption import IMBALANCE, NOISE
 from errors import UsageError
-from models import create_model
-from network import FORWARD_VALUES
-from record import CLASS_COLUMNS, RunFolder
-from settings import parse
-from trainer import Trainer
+from running.assembly import build, load_dataset
+from running.record import CLASS_COLUMNS, RunFolder
+from training.models import create_model
+from training.network import FORWARD_VALUES
+from training.trainer import Trainer
 
 FALSE_ALARM = 1e-4  # probability that chance alone fails one comparison of frequencies
 BOTH = ("--imbalance", 5, "--label-noise", 0.3)

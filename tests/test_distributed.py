@@ -17,10 +17,10 @@ import torch
 from ranks import CASES, journal
 from test_durability import has_checkpoint, wait_until
 
-from distributed import ALONE, World
 from errors import Failed, UsageError
-from record import COLUMNS
-from watch import read_status
+from running.record import COLUMNS
+from running.watch import read_status
+from training.distributed import ALONE, World
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parent.parent

@@ -18,10 +18,10 @@ import pandas as pd
 import pytest
 from small_files import write_cifar10
 
-import checkpoint
 from benchmarks.crash import crash_table, differences
-from record import RunFolder
-from watch import read_status
+from running import checkpoint
+from running.record import RunFolder
+from running.watch import read_status
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parent.parent

@@ -24,17 +24,17 @@ from torch import nn
 
 from augmentations import AUGMENTATIONS
 from benchmarks.score_files import noise_options
-from budget import Budget, steps_per_epoch, subset_size
 from data import Dataset
-from distributed import ALONE
 from methods import METHODS, Batch, Method, Task
 from methods.drawing import draw_without_replacement
 from methods.dro import HardnessWeighted
 from methods.selective_backprop import SelectiveBackprop
 from methods.subset import CSGD, PSGD, UnifSGD
-from network import Network
-from stream import Stream
-from trainer import Trainer
+from training.budget import Budget, steps_per_epoch, subset_size
+from training.distributed import ALONE
+from training.network import Network
+from training.stream import Stream
+from training.trainer import Trainer
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("one_thread")

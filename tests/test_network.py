@@ -16,15 +16,15 @@ import pytest
 import torch
 from conftest import ROOT, Completed
 
-from assembly import build, load_dataset
 from augmentations import AUGMENTATIONS
+from commandline.settings import parse
 from data import DATASETS, Rows
-from images import AHEAD, MappedImages, ResidentImages, memory, place
-from models import create_model
-from network import FORWARD_VALUES, Network, choose_amp
-from settings import parse
-from stream import Stream
-from trainer import Trainer
+from running.assembly import build, load_dataset
+from training.images import AHEAD, MappedImages, ResidentImages, memory, place
+from training.models import create_model
+from training.network import FORWARD_VALUES, Network, choose_amp
+from training.stream import Stream
+from training.trainer import Trainer
 
 CPU = torch.device("cpu")
 CUDA = torch.device("cuda")
@@ -235,7 +235,7 @@ def test_the_limit_decides_where_images_are(
     assert isinstance(place(mapped, CPU, gib), ResidentImages)
     assert isinstance(place(mapped, CPU, gib * 0.999), MappedImages)
     assert isinstance(place(mapped, CPU, None), ResidentImages)
-    monkeypatch.setattr("images.memory", lambda device: 2 * mapped.nbytes - 2)
+    monkeypatch.setattr("training.images.memory", lambda device: 2 * mapped.nbytes - 2)
     assert isinstance(place(mapped, CPU, None), MappedImages)
     assert memory(CPU) > 2**28
 

@@ -20,7 +20,7 @@ from data import DATASETS, held_out, hold_out
 from methods import OptionError, Task
 from methods.rho_loss import RhoLoss
 from methods.scores import ScoreFile, digest
-from models import create_model
+from training.models import create_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -27,8 +27,8 @@ from torch import nn
 from data import DATASETS
 from methods import METHODS, Method
 from methods.scores import RECORDED, Recording, ScoreFile, digest, el2n, grand, k_center
-from models import create_model
-from record import RunFolder
+from running.record import RunFolder
+from training.models import create_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

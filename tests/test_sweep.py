@@ -26,11 +26,12 @@ from test_command_line import COMMANDS, CPU
 from test_durability import has_checkpoint, wait_until
 
 import sweep
-from identity import INCIDENTAL
+from commandline.settings import build_parser, parse
 from methods import METHODS
-from record import COLUMNS
-from settings import build_parser, parse
-from signals import Signals
+from running.identity import INCIDENTAL
+from running.record import COLUMNS
+from running.signals import Signals
+from running.watch import read_status
 from sweeping import process
 from sweeping.estimate import STARTING, epochs_made, in_words
 from sweeping.grid import expand
@@ -40,7 +41,6 @@ from sweeping.progress import Progress
 from sweeping.runs import Run, list_runs
 from sweeping.schedule import Schedule
 from sweeping.sweep import grids
-from watch import read_status
 
 assert_refused = partial(conftest.assert_refused, absent="results")
 

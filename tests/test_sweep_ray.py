@@ -16,8 +16,8 @@ from conftest import ROOT
 from test_command_line import CPU
 from test_durability import has_checkpoint, wait_until
 
-from identity import commit
-from watch import read_status
+from running.identity import commit
+from running.watch import read_status
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.slow

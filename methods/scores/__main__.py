@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
+from commandline.flags import Parser, several_of
 from data import held_out
 from errors import UsageError, exit_status_of
-from finished import FinishedRun
-from flags import Parser, several_of
-from identity import consequential
-from machine import find_device
+from running.finished import FinishedRun
+from running.identity import consequential
+from running.machine import find_device
 
 from .covering import k_center
 from .file import SCORES, ScoreFile, digest

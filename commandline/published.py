@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from flags import Parser, number, one_of
+from .flags import Parser, number, one_of
 
 #: Names that the published study's train.py gives to the same flags.
 FLAGS = {

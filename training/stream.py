@@ -9,8 +9,9 @@ from torch import Tensor
 from augmentations import Augmentation
 from augmentations.geometry import CropAndFlip, rescale, scale_and_shift
 from data import Dataset
-from images import place
 from methods import Batch
+
+from .images import place
 
 # What a random stream is for: part of its seed.
 TRANSFORM, MIX = 0, 1

@@ -11,17 +11,18 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-import checkpoint
-from assembly import build, load_dataset
-from board import Board
-from distributed import World, find_world
 from errors import Interrupted, UsageError
-from identity import describe, identity
-from machine import find_device, set_up_torch
 from methods import __version__
-from record import ENDED, SCORES_FILE, RunFolder
-from signals import Signals
-from trainer import Trainer
+from training.distributed import World, find_world
+from training.trainer import Trainer
+
+from . import checkpoint
+from .assembly import build, load_dataset
+from .board import Board
+from .identity import describe, identity
+from .machine import find_device, set_up_torch
+from .record import ENDED, SCORES_FILE, RunFolder
+from .signals import Signals
 
 
 def run(settings: argparse.Namespace) -> None:

@@ -13,16 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from assembly import load_dataset
 from augmentations.geometry import normalise
+from commandline.settings import parse
 from data import Dataset, Rows
 from errors import UsageError
 from methods.scores import ScoreFile, digest
-from models import classifier_of, create_model
-from network import FORWARD_VALUES
-from record import SCORES_FILE
-from settings import parse
-from watch import read_status
+from training.models import classifier_of, create_model
+from training.network import FORWARD_VALUES
+
+from .assembly import load_dataset
+from .record import SCORES_FILE
+from .watch import read_status
 
 
 @dataclass(frozen=True)

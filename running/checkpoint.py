@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from errors import UsageError
-from record import RunFolder
+
+from .record import RunFolder
 
 FORMAT = 2  # of the checkpoint's contents; another one is refused
 MAGIC = b"budgeted-training checkpoint\n"

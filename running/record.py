@@ -18,10 +18,11 @@ from pathlib import Path
 
 import torch
 
-import watch
-from board import Board
 from errors import Diverged, Failed, Interrupted, UsageError
-from watch import read_status, write_status
+
+from . import watch
+from .board import Board
+from .watch import read_status, write_status
 
 COLUMNS = (
     "epoch",

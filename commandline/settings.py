@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 
-import published
 from augmentations import AUGMENTATIONS
-from cadence import Cadence
 from data import DATASETS
 from errors import UsageError
-from flags import (
+from methods import METHODS
+from methods.scores import RECORDED
+from training.cadence import Cadence
+from training.models import RESNETS
+
+from . import published
+from .flags import (
     HelpFormatter,
     Parser,
     add_options,
@@ -20,9 +24,6 @@ from flags import (
     take_options,
     unknown_flag,
 )
-from methods import METHODS
-from methods.scores import RECORDED
-from models import RESNETS
 
 STUDY = "Arazo et al. 2021"
 

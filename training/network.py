@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from distributed import ALONE, World
+from .distributed import ALONE, World
 
 #: Values of an input that are forwarded at once where no gradient is wanted. On a CPU more fall out
 #: of its caches, which takes twice as long; a GPU would idle with as few.

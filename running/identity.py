@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from methods import Task, __version__
-from trainer import Trainer
+from training.trainer import Trainer
 
 #: Settings that say where and how a run is made, not what it computes.
 INCIDENTAL = {

@@ -10,17 +10,17 @@ import numpy as np
 import torch
 
 from augmentations import AUGMENTATIONS
-from budget import Budget, linear_rate, step_rate, steps_per_epoch, subset_size
+from commandline.flags import require_options
 from data import DATASETS, Dataset, hold_out, long_tailed, with_label_noise
-from distributed import ALONE, World
 from errors import UsageError
-from flags import require_options
 from methods import METHODS, Method, OptionError, Task
 from methods.scores import Recording
-from models import create_model
-from network import Network, choose_amp
-from stream import Stream
-from trainer import Trainer
+from training.budget import Budget, linear_rate, step_rate, steps_per_epoch, subset_size
+from training.distributed import ALONE, World
+from training.models import create_model
+from training.network import Network, choose_amp
+from training.stream import Stream
+from training.trainer import Trainer
 
 METHOD_SEED = 2  # keeps a method's draws apart from those of the stream, which uses 0 and 1
 

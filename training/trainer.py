@@ -10,14 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from budget import TRAINING_COST, Budget
-from clock import Clock
 from data import Dataset
 from errors import Diverged
-from images import place
 from methods import Batch, Method
-from network import Network
-from stream import Stream
+
+from .budget import TRAINING_COST, Budget
+from .clock import Clock
+from .images import place
+from .network import Network
+from .stream import Stream
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""The flags of train.py, their aliases and checks."""

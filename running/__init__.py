@@ -1,0 +1,1 @@
+"""One run: its parts, its device, its folder, what survives of it."""
