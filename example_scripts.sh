@@ -97,7 +97,7 @@ bash example_scripts.sh PART [OPTION ...], where PART is one of:
   cpu            243 runs: what importance sampling buys, on CIFAR-10 and Fashion-MNIST with a
                  narrow network, three seeds, after two runs for scores; a good two hours on two cores
   lengths        7 runs of plain SGD, by which the lengths of part cpu were chosen
-  long           30 runs: what part cpu is too short for, on CIFAR-10, in runs five times as long;
+  long           45 runs: what part cpu is too short for, on CIFAR-10, in runs five times as long;
                  an hour and a half on two cores
   robustness     33 runs: dro, SGD and unif-SGD, three seeds on long-tailed Fashion-MNIST, with and
                  without wrong labels; about an hour on a CPU

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from errors import RunError, UsageError
+from errors import UsageError, exit_status_of
 
 from .study import Study, read_study
 
@@ -30,7 +30,8 @@ def run_command(
         help="holds the runs, at any depth; default results",
     )
     results = parser.parse_args(arguments).results_dir
-    try:
+
+    def report() -> int:
         study = read_study(results)
         for note in study.notes:
             print(f"note: {note}", file=sys.stderr)
@@ -40,10 +41,6 @@ def run_command(
                 "give another folder"
             )
         work(study, results)
-    except RunError as error:
-        print(f"python -m {name}: {error}", file=sys.stderr)
-        return error.exit_status
-    except OSError as error:
-        print(f"python -m {name}: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 1
-    return 0
+        return 0
+
+    return exit_status_of(f"python -m {name}", report)

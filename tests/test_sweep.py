@@ -675,7 +675,7 @@ def test_a_sweep_that_is_stopped_and_killed_goes_on(start: Callable, tmp_path: P
 # The examples
 
 #: The runs of each part of example_scripts.sh.
-PARTS = {"demo": 108, "cpu": 243, "lengths": 7, "long": 30, "robustness": 33, "rivals": 28}
+PARTS = {"demo": 108, "cpu": 243, "lengths": 7, "long": 45, "robustness": 33, "rivals": 28}
 PARTS |= {"full": 33, "published": 4}
 PARTS |= dict.fromkeys(("cifar10", "cifar100", "svhn", "mini-imagenet"), 288)
 SCORED = ("cpu", "rivals")  # their runs need files of scores
