@@ -49,6 +49,7 @@ def draw_against_budget(study: Study, column: str, label: str) -> Figure:
     budgets = study.budgets
     if len(full) == (study.runs["budget"] == 1).sum() and len(budgets) > 1:
         budgets = [budget for budget in budgets if budget < 1]
+        study = Study(study.runs[study.runs["budget"] < 1], study.curves)
     augmentations = study.augmentations
     rows, columns = grid_shape(len(augmentations), 2)
     height = 1.7 + 0.05 * len(study.methods)
@@ -67,7 +68,7 @@ def draw_against_budget(study: Study, column: str, label: str) -> Figure:
         axis.set_xlabel(f"budget (% of all {study.budget_unit}), methods side by side")
         axis.tick_params(labelbottom=True)
     add_legend(figure, study.methods)
-    add_title(figure, study.title, explain(study))
+    add_title(figure, study.title, explain(study, len(full) > 0))
     return figure
 
 
@@ -77,7 +78,7 @@ def full_training(study: Study) -> pd.DataFrame:
     return study.runs[plain & (study.runs["budget"] == 1)]
 
 
-def explain(study: Study) -> str:
+def explain(study: Study, with_line: bool) -> str:
     """How to read points and bars, which a single seed has none of."""
     counts = study.runs.groupby(["method_label", "augmentation_label", "budget"]).size()
     text = f"Last epoch; {INTERVAL} over n seeds"
@@ -85,7 +86,7 @@ def explain(study: Study) -> str:
         text = "Last epoch; one seed each, so no interval is known"
     elif counts.min() == 1:
         text += "; no bar where n = 1"
-    return text + ("; dashed: SGD, standard, 100%" if len(full_training(study)) else "")
+    return text + ("; dashed: SGD, standard, 100%" if with_line else "")
 
 
 def draw_panel(axis: Axes, part: Study, study: Study, budgets: list[float], column: str) -> None:
@@ -95,11 +96,7 @@ def draw_panel(axis: Axes, part: Study, study: Study, budgets: list[float], colu
         if runs.empty:
             continue
         shift = SPREAD * ((i + 0.5) / len(methods) - 0.5)
-        found = {
-            budget: estimate(cell[column])
-            for budget, cell in runs.groupby("budget")
-            if budget in budgets
-        }
+        found = {budget: estimate(cell[column]) for budget, cell in runs.groupby("budget")}
         places = [budgets.index(budget) + shift for budget in found]
         means = [numbers.mean for numbers in found.values()]
         bars = [numbers.high - numbers.mean for numbers in found.values()]
