@@ -46,10 +46,8 @@ def draw_against_budget(study: Study, column: str, label: str) -> Figure:
     is a line across all panels, and a budget beside the others only where more than that was run.
     """
     full = full_training(study)
-    budgets = study.budgets
-    if len(full) == (study.runs["budget"] == 1).sum() and len(budgets) > 1:
-        budgets = [budget for budget in budgets if budget < 1]
-        study = Study(study.runs[study.runs["budget"] < 1], study.curves)
+    if len(full) == (study.runs["budget"] == 1).sum() and len(study.budgets) > 1:
+        study = study.at_budgets(study.budgets[:-1])
     augmentations = study.augmentations
     rows, columns = grid_shape(len(augmentations), 2)
     height = 1.7 + 0.05 * len(study.methods)
@@ -59,7 +57,7 @@ def draw_against_budget(study: Study, column: str, label: str) -> Figure:
         part = study.where("augmentation_label", augmentation)
         if len(full):
             axis.axhline(full[column].mean(), color="black", linestyle=FULL, linewidth=0.7)
-        draw_panel(axis, part, study, budgets, column)
+        draw_panel(axis, part, study, column)
         counts = part.runs.groupby(["method_label", "budget"]).size()
         axis.set_title(f"{augmentation} ({seeds_text(counts)})")
     for axis in axes[:, 0]:
@@ -89,8 +87,8 @@ def explain(study: Study, with_line: bool) -> str:
     return text + ("; dashed: SGD, standard, 100%" if with_line else "")
 
 
-def draw_panel(axis: Axes, part: Study, study: Study, budgets: list[float], column: str) -> None:
-    methods = study.methods
+def draw_panel(axis: Axes, part: Study, study: Study, column: str) -> None:
+    budgets, methods = study.budgets, study.methods
     for i, (label, *look) in enumerate(methods):
         runs = part.runs[part.runs["method_label"] == label]
         if runs.empty:

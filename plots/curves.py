@@ -25,7 +25,8 @@ def draw_curves(study: Study) -> Figure:
     Lines are means over seeds, at the mean effort of each epoch; bands reach from the lowest seed
     to the highest.
     """
-    budgets = study.compared_budgets
+    study = study.compared()
+    budgets = study.budgets
     figure, axes = new_figure(len(budgets), len(AXES), 1.7, sharey=True)
     for row, budget in zip(axes, budgets):
         part = study.where("budget", budget)

@@ -17,7 +17,8 @@ def draw_entropy(study: Study) -> Figure:
 
     H(c) is in nats, after the last epoch; log N, even use of all N images, is dotted.
     """
-    budgets = study.compared_budgets
+    study = study.compared()
+    budgets = study.budgets
     rows, columns = grid_shape(len(budgets), 4)
     figure, axes = new_figure(rows, columns, 1.9)
     panels = hide_unused(axes, len(budgets))

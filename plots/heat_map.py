@@ -16,7 +16,8 @@ DARK = 0.45  # of the colours' range: on what lies below, white is read better t
 
 def draw_heat_map(study: Study) -> Figure:
     """A panel per budget with methods to compare; rows are methods, columns augmentations."""
-    budgets, methods = study.compared_budgets, study.methods
+    study = study.compared()
+    budgets, methods = study.budgets, study.methods
     rows, columns = grid_shape(len(budgets), 2)
     figure, axes = new_figure(rows, columns, 0.6 + 0.17 * len(methods), sharex=True, sharey=True)
     panels = hide_unused(axes, len(budgets))

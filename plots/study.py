@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -41,6 +41,14 @@ class Study:
             self.runs[self.runs[column] == value], self.curves[self.curves[column] == value]
         )
 
+    def at_budgets(self, budgets: Iterable[float]) -> Study:
+        return Study(*(table[table["budget"].isin(budgets)] for table in (self.runs, self.curves)))
+
+    def compared(self) -> Study:
+        """The part at budgets that have two methods or more to compare; all, if none has."""
+        methods = self.runs.groupby("budget")["method_label"].nunique()
+        return self.at_budgets(methods.index[(methods > 1) | (methods.max() == 1)])
+
     def split(self, column: str) -> Iterator[tuple[str, Study]]:
         """A part for each value of a column, in the order that they are found."""
         for value in self.runs[column].unique() if len(self.runs) else ():
@@ -78,12 +86,6 @@ class Study:
     @property
     def budgets(self) -> list[float]:
         return sorted(self.runs["budget"].unique())
-
-    @property
-    def compared_budgets(self) -> list[float]:
-        """Those at which there is something to compare: two methods or more, if any has that."""
-        methods = self.runs.groupby("budget")["method_label"].nunique()
-        return [budget for budget in self.budgets if methods[budget] > 1 or methods.max() == 1]
 
     @property
     def methods(self) -> list[tuple[str, str, int]]:

@@ -289,6 +289,18 @@ def test_full_training_is_a_line_and_not_a_budget_among_others(tmp_path):
     assert [label.get_text() for label in ticks] == ["20", "30", "100"]
 
 
+def test_a_legend_has_the_methods_that_are_shown(tmp_path):
+    write_grid(tmp_path, {"unif-SGD": 0.1, "dro": 0})
+    write_grid(tmp_path, {"SGD": 0.1}, ["standard"], [1.0])
+    study = read_study(tmp_path)
+    for kind in ("accuracy", "entropy", "curves"):
+        part = study.where("augmentation_label", "standard")
+        legend = KINDS[kind](part).legends[0]
+        assert [text.get_text() for text in legend.get_texts()] == ["unif-SGD", "dro"], kind
+    rows = KINDS["heat-map"](study).axes[0].get_yticklabels()
+    assert [label.get_text() for label in rows] == ["unif-SGD", "dro"]
+
+
 def test_each_method_has_a_look_of_its_own():
     assert {*METHODS, *TO_COME} <= set(LOOKS)
     for part in ("colour", "marker"):
