@@ -46,8 +46,9 @@ def draw_against_budget(study: Study, column: str, label: str) -> Figure:
     is a line across all panels, and a budget beside the others only where more than that was run.
     """
     full = full_training(study)
-    if len(full) == (study.runs["budget"] == 1).sum() and len(study.budgets) > 1:
-        study = study.at_budgets(study.budgets[:-1])
+    less = [budget for budget in study.budgets if budget < 1]
+    if less and len(full) == (study.runs["budget"] == 1).sum():
+        study = study.where("budget", *less)
     augmentations = study.augmentations
     rows, columns = grid_shape(len(augmentations), 2)
     height = 1.7 + 0.05 * len(study.methods)

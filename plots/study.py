@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -35,19 +35,14 @@ class Study:
     curves: pd.DataFrame
     notes: list[str] = field(default_factory=list)
 
-    def where(self, column: str, value: object) -> Study:
-        """The part whose `column` has a value."""
-        return Study(
-            self.runs[self.runs[column] == value], self.curves[self.curves[column] == value]
-        )
-
-    def at_budgets(self, budgets: Iterable[float]) -> Study:
-        return Study(*(table[table["budget"].isin(budgets)] for table in (self.runs, self.curves)))
+    def where(self, column: str, *values: object) -> Study:
+        """The part whose `column` has one of some values."""
+        return Study(*(table[table[column].isin(values)] for table in (self.runs, self.curves)))
 
     def compared(self) -> Study:
         """The part at budgets that have two methods or more to compare; all, if none has."""
         methods = self.runs.groupby("budget")["method_label"].nunique()
-        return self.at_budgets(methods.index[(methods > 1) | (methods.max() == 1)])
+        return self.where("budget", *methods.index[(methods > 1) | (methods.max() == 1)])
 
     def split(self, column: str) -> Iterator[tuple[str, Study]]:
         """A part for each value of a column, in the order that they are found."""

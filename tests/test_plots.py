@@ -289,6 +289,15 @@ def test_full_training_is_a_line_and_not_a_budget_among_others(tmp_path):
     assert [label.get_text() for label in ticks] == ["20", "30", "100"]
 
 
+def test_without_full_training_every_budget_is_shown(grid):
+    study = read_study(grid[0])
+    assert study.budgets == [0.2, 0.3]
+    figure = draw_accuracy(study)
+    assert "dashed" not in figure.get_suptitle()
+    ticks = figure.axes[0].get_xticklabels()
+    assert [label.get_text() for label in ticks] == ["20", "30"]
+
+
 def test_a_legend_has_the_methods_that_are_shown(tmp_path):
     write_grid(tmp_path, {"unif-SGD": 0.1, "dro": 0})
     write_grid(tmp_path, {"SGD": 0.1}, ["standard"], [1.0])
