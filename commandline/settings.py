@@ -86,6 +86,13 @@ def add_task_flags(parser: Parser) -> None:
         help="folder: height and width to resize images to; by default they must all have one size",
     )
     group.add_argument(
+        "--train-images",
+        type=number(int, low=1),
+        metavar="N",
+        help="train on a random class-balanced subset of N images, fixed by --data-seed and taken "
+        "before --validation, --imbalance and --label-noise",
+    )
+    group.add_argument(
         "--validation",
         type=number(int, low=1),
         nargs="?",
@@ -208,7 +215,7 @@ def add_run_flags(parser: Parser) -> None:
         default=42,
         metavar="N",
         help="of splits: --validation, and train/test of mini-imagenet; of the choices of "
-        "--imbalance and --label-noise",
+        "--train-images, --imbalance and --label-noise",
     )
     group.add_argument(
         "--data-dir",
@@ -223,8 +230,8 @@ def add_run_flags(parser: Parser) -> None:
         "--experiment-name",
         metavar="NAME",
         help="the run's folder in RESULTS_DIR; default "
-        "DATASET_METHOD_AUGMENTATION_bBUDGET_sSEED, with _imbalanceRATIO, _noiseSHARE and _compute "
-        "before _b where these are given",
+        "DATASET_METHOD_AUGMENTATION_bBUDGET_sSEED, with _nIMAGES, _imbalanceRATIO, _noiseSHARE, "
+        "_compute before _b where these are given",
     )
     group.add_argument(
         "--overwrite", action="store_true", help="replace a finished run of that name"
@@ -353,11 +360,12 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     elif "el2n" not in (settings.record or ()):
         notes.append("--record-epochs has no effect without --record el2n")
     if settings.experiment_name is None:
+        images = f"_n{settings.train_images}" if settings.train_images else ""
         imbalance = f"_imbalance{settings.imbalance:g}" if settings.imbalance else ""
         noise = f"_noise{settings.label_noise:g}" if settings.label_noise else ""
         compute = "_compute" if settings.compute_budget else ""
         settings.experiment_name = (
-            f"{settings.dataset}_{settings.method}_{settings.augmentation}{imbalance}{noise}"
+            f"{settings.dataset}_{settings.method}_{settings.augmentation}{images}{imbalance}{noise}"
             f"{compute}_b{settings.budget:g}_s{settings.seed}"
         )
     return settings, notes

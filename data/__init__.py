@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from . import cifar, digits, fashion_mnist, folder, mini_imagenet, svhn
 from .corruption import long_tailed, with_label_noise
-from .dataset import Dataset, held_out, hold_out
+from .dataset import Dataset, class_balanced_subset, held_out, hold_out
 from .rows import Rows
 
 #: Each takes the data folder and, by keyword, data_seed and image_size.
@@ -22,6 +22,7 @@ __all__ = [
     "DATASETS",
     "Dataset",
     "Rows",
+    "class_balanced_subset",
     "held_out",
     "hold_out",
     "long_tailed",

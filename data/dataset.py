@@ -10,6 +10,7 @@ from errors import UsageError
 
 from .rows import Rows
 
+SUBSET = 3  # what a random choice is for: part of its seed, see `corruption`
 PART = 1000  # images of a large array that are read at once
 
 
@@ -59,6 +60,26 @@ def ranks_within_class(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
     ranks = np.empty(len(labels), dtype=np.int64)
     ranks[by_class] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
     return ranks
+
+
+def class_balanced_subset(dataset: Dataset, count: int, seed: int) -> Dataset:
+    """Keep `count` random training images, as equal in number over classes as can be.
+
+    Images stay in order, and a larger subset contains the smaller ones of the same seed. The test
+    part and the facts, mean and deviation among them, stay as they are.
+
+    Raises:
+        UsageError: when there are fewer training images.
+    """
+    n = len(dataset.train_labels)
+    if count > n:
+        raise UsageError(
+            f"--train-images {count}: the training set has {n} images; give at most that number"
+        )
+    rng = np.random.default_rng([seed, SUBSET])
+    kept = np.sort(stratified(dataset.train_labels, count, rng))
+    images = Rows.of(dataset.train_images)[kept]
+    return replace(dataset, train_images=images, train_labels=dataset.train_labels[kept])
 
 
 def hold_out(dataset: Dataset, count: int, seed: int) -> Dataset:

@@ -145,7 +145,8 @@ def name_of(setup: Mapping, different: Sequence[str]) -> str:
 def title_of(setup: Mapping, different: Sequence[str]) -> str:
     """A setup in words, for a reader of one figure."""
     told = [setup["dataset"], setup["model"], f"{setup['epochs']} epochs"]
-    always = [key for key in ("imbalance", "label_noise", "compute_budget") if setup.get(key)]
+    noted = ("train_images", "imbalance", "label_noise", "compute_budget")
+    always = [key for key in noted if setup.get(key)]
     for key in dict.fromkeys([*always, *different]):
         if key not in ("dataset", "model", "epochs") and key in setup:
             told.append(key.replace("_", " ") + in_words(setup[key]))

@@ -11,7 +11,14 @@ import torch
 
 from augmentations import AUGMENTATIONS
 from commandline.flags import require_options
-from data import DATASETS, Dataset, hold_out, long_tailed, with_label_noise
+from data import (
+    DATASETS,
+    Dataset,
+    class_balanced_subset,
+    hold_out,
+    long_tailed,
+    with_label_noise,
+)
 from errors import UsageError
 from methods import METHODS, Method, OptionError, Task
 from methods.scores import Recording
@@ -105,6 +112,8 @@ def load_dataset(settings: argparse.Namespace) -> Dataset:
             f"--num-classes {settings.num_classes}: {settings.dataset} has {classes} classes; "
             "give that number or leave the flag out"
         )
+    if settings.train_images:
+        dataset = class_balanced_subset(dataset, settings.train_images, settings.data_seed)
     if settings.validation:
         dataset = hold_out(dataset, settings.validation, settings.data_seed)
     if settings.imbalance:

@@ -16,7 +16,8 @@ from training.budget import subset_size
 from .runs import Run
 
 STARTING = 5.0  # seconds that a run takes to import PyTorch and to read its data
-COMPARABLE = ("dataset", "model", "validation", "image_size", "device")  # or there is no telling
+# Runs that differ in one of these tell nothing of each other's speed.
+COMPARABLE = ("dataset", "model", "train_images", "validation", "image_size", "device")
 SIMILAR = ("method", "augmentation", "batch_size")
 DAMAGES = (OSError, ValueError, KeyError, IndexError, TypeError, ZeroDivisionError)
 

@@ -24,6 +24,7 @@ IN_DEFAULT_NAME = (
     "dataset",
     "method",
     "augmentation",
+    "train_images",
     "imbalance",
     "label_noise",
     "compute_budget",

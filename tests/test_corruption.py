@@ -29,7 +29,14 @@ from test_command_line import (
 )
 
 from commandline.settings import parse
-from data import DATASETS, Dataset, hold_out, long_tailed, with_label_noise
+from data import (
+    DATASETS,
+    Dataset,
+    class_balanced_subset,
+    hold_out,
+    long_tailed,
+    with_label_noise,
+)
 from data.corruption import IMBALANCE, NOISE
 from errors import UsageError
 from running.assembly import build, load_dataset
@@ -79,6 +86,59 @@ def assert_law(counts: np.ndarray, probabilities: np.ndarray) -> None:
     expected = probabilities / probabilities.sum() * counts.sum()
     assert expected.min() >= 5, "too few draws for the chi-square distribution"
     assert stats.chisquare(counts, expected).pvalue > FALSE_ALARM
+
+
+# Subsets
+
+
+@pytest.mark.parametrize(
+    "counts, kept, expected",
+    [([50, 50, 50], 30, [10, 10, 10]), ([5, 50, 50], 45, [5, 20, 20]), ([9, 9], 18, [9, 9])],
+)
+def test_a_subset_is_class_balanced_and_in_order(
+    counts: list[int], kept: int, expected: list[int]
+) -> None:
+    dataset = tagged(counts)
+    subset = class_balanced_subset(dataset, kept, seed=1)
+    assert sizes_of(subset) == expected
+    places = places_of(subset)
+    assert (np.diff(places) > 0).all()
+    assert (dataset.train_labels[places] == subset.train_labels).all()
+    assert_same_but_for({"train_images", "train_labels"}, dataset, subset)
+
+
+def test_a_larger_subset_contains_the_smaller_ones() -> None:
+    dataset = tagged([40, 40, 40])
+    small, large = (set(places_of(class_balanced_subset(dataset, n, seed=7))) for n in (31, 62))
+    assert small < large
+
+
+def test_subsets_are_uniform_within_a_class() -> None:
+    dataset = tagged([20, 20])
+    uses = np.zeros(40)
+    for seed in range(1000):
+        uses[places_of(class_balanced_subset(dataset, 10, seed))] += 1
+    # Draws without replacement vary less than independent ones by a factor of 15 / 20 and a bit.
+    for label in (0, 1):
+        own = uses[dataset.train_labels == label]
+        statistic = ((own - 250) ** 2).sum() / (1000 * 0.25 * 0.75) * 19 / 20
+        assert stats.chi2(19).sf(statistic) > FALSE_ALARM
+
+
+def test_a_subset_is_taken_before_all_else(tmp_path: Path) -> None:
+    flags = "--train-images 600 --validation 100 --imbalance 2 --label-noise 0.2"
+    settings, _ = parse([*flags.split(), "--data-dir", str(tmp_path)])
+    digits = DATASETS["digits"](tmp_path, data_seed=42, image_size=None)
+    by_hand = hold_out(class_balanced_subset(digits, 600, 42), 100, 42)
+    dataset = load_dataset(settings)
+    assert (np.asarray(dataset.test_images) == np.asarray(by_hand.test_images)).all()
+    assert len(dataset.train_labels) < 500
+    assert settings.experiment_name == "digits_SGD_standard_n600_imbalance2_noise0.2_b1_s1"
+
+
+def test_more_images_than_there_are_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"--train-images 31: the training set has 30 images"):
+        class_balanced_subset(tagged([15, 15]), 31, seed=1)
 
 
 # Long tails

@@ -109,7 +109,7 @@ def read_score(task: Task, option: str, path: str | None, score: str | None) -> 
         counts = f"of {file.num_images} training images, where this run has {task.num_images}"
         raise OptionError(option, f"{counts}; {remedy}")
     if file.labels_sha256 != digest(task.labels):
-        settings = "--data-seed, --validation, --imbalance or --label-noise"
+        settings = "--data-seed, --train-images, --validation, --imbalance or --label-noise"
         raise OptionError(
             option, f"of images with other labels, as another {settings} gives; {remedy}"
         )
