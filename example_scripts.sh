@@ -50,6 +50,9 @@ cpu() {
     claims cpu "$@"
 }
 
+# Which short training learns its training set by heart, as the published study's long one does.
+regimes() { sweep regimes --jobs 2 --eval-every 20 --grid sweeping/regimes.toml "$@"; }
+
 # Fewer cells of it, with runs five times as long: what the short ones cannot say.
 long() {
     sweep long --jobs 2 --eval-every 5 --grid sweeping/long.toml "$@"
@@ -85,7 +88,7 @@ svhn() { study svhn "$@"; }
 mini-imagenet() { study mini-imagenet "$@"; }
 
 case "${1:-}" in
-    demo | cpu | lengths | long | robustness | rivals | full | published | cifar10 | cifar100 | svhn | mini-imagenet)
+    demo | cpu | lengths | regimes | long | robustness | rivals | full | published | cifar10 | cifar100 | svhn | mini-imagenet)
         source ./setup.sh requirements.txt
         "$@"
         ;;
@@ -97,6 +100,8 @@ bash example_scripts.sh PART [OPTION ...], where PART is one of:
   cpu            243 runs: what importance sampling buys, on CIFAR-10 and Fashion-MNIST with a
                  narrow network, three seeds, after two runs for scores; a good two hours on two cores
   lengths        7 runs of plain SGD, by which the lengths of part cpu were chosen
+  regimes        18 runs on parts of CIFAR-10, by which the setting is chosen in which a narrow
+                 network learns its training set by heart; some six hours of two cores
   long           45 runs: what part cpu is too short for, on CIFAR-10, in runs five times as long;
                  an hour and a half on two cores
   robustness     33 runs: dro, SGD and unif-SGD, three seeds on long-tailed Fashion-MNIST, with and

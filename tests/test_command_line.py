@@ -1051,7 +1051,13 @@ def test_the_help_has_every_group(capsys: pytest.CaptureFixture) -> None:
 
 
 #: Flags that by default do nothing at all.
-WITHOUT_DEFAULT = {"--num-classes", "--validation", "--imbalance", "--label-noise"}
+WITHOUT_DEFAULT = {
+    "--num-classes",
+    "--train-images",
+    "--validation",
+    "--imbalance",
+    "--label-noise",
+}
 WITHOUT_DEFAULT |= {"--coreset-file", "--rho-file", "--record"}
 SWITCHES = {
     "--compute-budget",
