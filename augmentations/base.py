@@ -51,7 +51,11 @@ class Augmentation:
         """Raise a ValueError, of one line for the user, if images so large [pixels] don't fit."""
 
     def transform(self, images: Tensor, rng: np.random.Generator) -> Tensor:
-        """Change uint8 images [n, c, h, w], each in its own way, before the crop and flip."""
+        """Change uint8 images [n, c, h, w], each in its own way, before the crop and flip.
+
+        They may be of several batches: `rng` has `random` and `integers`, with a `size` whose last
+        axis is the images.
+        """
         return images
 
     def mix(self, images: Tensor, rng: np.random.Generator) -> Mixed:

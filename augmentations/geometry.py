@@ -29,7 +29,7 @@ class CropAndFlip:
         padding = self.padding
         tall, wide = h + 2 * padding, w + 2 * padding
         mirrored = rng.random(b) < self.flip
-        top, left = rng.integers(0, 2 * padding + 1, (2, b))
+        top, left = rng.integers(0, 2 * padding + 1, size=(2, b))
         order = mirrored.argsort()
         start = order.argsort() * (c * tall * wide) + top * wide + left
         # One copy to the device, as a copy takes about as long there as a kernel.

@@ -81,19 +81,34 @@ class HelpFormatter(argparse.HelpFormatter):
 
 
 def options_of(constructor: type) -> dict[str, tuple[type, object, dict]]:
-    """The options of a method or augmentation: name -> (type, default, its annotation)."""
-    hints = typing.get_type_hints(constructor.__init__, include_extras=True)
-    options = {}
-    for name, parameter in inspect.signature(constructor).parameters.items():
-        if parameter.kind is parameter.KEYWORD_ONLY:
-            annotated, facts = typing.get_args(hints[name])
-            kinds = [
-                kind
-                for kind in typing.get_args(annotated) or (annotated,)
-                if kind in (int, float, bool, str)
-            ]
-            options[name] = (kinds[0], parameter.default, facts)
+    """The options of a method or augmentation: name -> (type, default, its annotation).
+
+    They are those of its constructor and, where it passes on others, of its base classes'.
+    """
+    options: dict[str, tuple[type, object, dict]] = {}
+    for owner in constructor.__mro__:
+        if "__init__" not in vars(owner):
+            continue
+        hints = typing.get_type_hints(owner.__init__, include_extras=True)
+        parameters = inspect.signature(owner.__init__).parameters.values()
+        for parameter in parameters:
+            if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in options:
+                annotated, facts = typing.get_args(hints[parameter.name])
+                kinds = [
+                    kind
+                    for kind in typing.get_args(annotated) or (annotated,)
+                    if kind in (int, float, bool, str)
+                ]
+                options[parameter.name] = (kinds[0], parameter.default, facts)
+        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
+            break
     return options
+
+
+def options_before(constructor: type) -> dict[str, object]:
+    """What versions without some of the options did in their place: name -> value."""
+    options = options_of(constructor).items()
+    return {name: facts.get("before", default) for name, (_, default, facts) in options}
 
 
 def add_options(parser: Parser, title: str, constructors: Iterable[type]) -> None:
@@ -102,7 +117,7 @@ def add_options(parser: Parser, title: str, constructors: Iterable[type]) -> Non
     declared = {name: option for cls in constructors for name, option in options_of(cls).items()}
     for name, (kind, default, facts) in declared.items():
         flag, help_ = "--" + name.replace("_", "-"), facts["help"]
-        if default is not None and kind is not bool:
+        if default is not None and kind is not bool and "default" not in help_:
             help_ += f" [default: {default}]"
         # Absent unless given, so that the constructor alone holds the default.
         if kind is bool:

@@ -18,7 +18,7 @@ FLAGS = {
     "--train-root": "--data-dir",
     "--randaugm-N": "--randaugment-n",
     "--randaugm-M": "--randaugment-m",
-    "--c-sgd-warmup": "--warmup-epochs",
+    "--warmup-epochs": "--uniform-epochs",  # our own former name
     "--SB-sensitivity": "--sb-beta",
     "--SB-strategy": "--sb-strategy",
     "--SB-init": "--sb-init",
@@ -43,6 +43,7 @@ def add_flags(parser: Parser) -> None:
         parser.add_argument(flag, **hidden)
     parser.add_argument("--validation-exp", type=one_of(["True", "False"]), **hidden)
     parser.add_argument("--val-samples", type=number(int, low=1), **hidden)
+    parser.add_argument("--c-sgd-warmup", type=number(int, low=0), **hidden)
 
 
 def canonical(word: str) -> str:
@@ -73,3 +74,14 @@ def take_validation(settings: argparse.Namespace, notes: list[str]) -> None:
         settings.validation = 5000 if count is None else count
     elif count is not None:
         notes.append("--val-samples has no effect without --validation-exp True")
+
+
+def take_warmup(settings: argparse.Namespace, notes: list[str]) -> None:
+    """The study writes `--c_sgd_warmup K` for our `--uniform-epochs`."""
+    epochs = vars(settings).pop("c_sgd_warmup", None)
+    if epochs is not None:
+        settings.uniform_epochs = epochs
+        notes.append(
+            f"--c-sgd-warmup {epochs}: {epochs} uniform epochs, as --uniform-epochs {epochs}; the "
+            f"published code makes {max(epochs - 1, 0)} of them, for it tests epoch < {epochs}"
+        )

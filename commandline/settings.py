@@ -20,6 +20,7 @@ from .flags import (
     add_options,
     number,
     one_of,
+    options_before,
     several_of,
     take_options,
     unknown_flag,
@@ -341,6 +342,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         raise unknown_flag(parser.known_flags(), unknown[0])
     notes = published.drop_without_effect(settings)
     published.take_validation(settings, notes)
+    published.take_warmup(settings, notes)
     settings.method_options = take_options(settings, METHODS, settings.method, notes)
     settings.augmentation_options = take_options(
         settings, AUGMENTATIONS, settings.augmentation, notes
@@ -374,9 +376,16 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 def complete(settings: Mapping) -> dict[str, object]:
     """The settings of a run's config.json, with those that its version did not have yet.
 
-    A setting that is new is left at its default, which is what the older version did.
+    A setting that is new is at what the older version did, which is its default where the option
+    does not say otherwise.
     """
-    return {**vars(build_parser().parse_args([])), **settings}
+    complete = {**vars(build_parser().parse_args([])), **settings}
+    options = dict(settings["method_options"])
+    if "warmup_epochs" in options:  # the former name
+        options["uniform_epochs"] = options.pop("warmup_epochs")
+    if complete["method"] in METHODS:
+        options = options_before(METHODS[complete["method"]]) | options
+    return complete | {"method_options": options}
 
 
 def check_milestones(settings: argparse.Namespace, notes: list[str]) -> None:

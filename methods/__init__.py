@@ -1,6 +1,6 @@
 """Ways to spend a training budget. To add one: one file here and one line below."""
 
-from .base import Method, OptionError, Task
+from .base import Method, OptionError, Selecting, Task
 from .batch import Batch
 from .coreset import Coreset, RandomSubset
 from .cvar import CVaR, cvar_weights
@@ -39,6 +39,7 @@ __all__ = [
     "Method",
     "OptionError",
     "PSGDSampler",
+    "Selecting",
     "SelectiveBackpropSelector",
     "Task",
     "cvar_weights",

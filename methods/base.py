@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -55,7 +56,11 @@ class Method(nn.Module):
     A method's options are the keyword arguments of its constructor, each annotated as
     `Annotated[type, dict(help=..., low=..., high=...)]`: the command line is made from them. Of
     texts, `choices` are all that is allowed, and `needed` says how to get one that has to be given.
+    `before` is what versions without the option did, where that is not the default. A base class's
+    options are taken by `**options` and passed on.
     """
+
+    uniform_steps = 0  # first steps of the run that are plain SGD's, see `Selecting`
 
     def __init__(self, task: Task):
         super().__init__()
@@ -103,3 +108,40 @@ class Method(nn.Module):
 
     def set_extra_state(self, state: dict) -> None:
         self.rng.set_state(state["rng"].cpu())
+
+
+UniformEpochs = Annotated[
+    int | None,
+    dict(
+        low=0,
+        before=0,
+        help="methods that select: budgeted epochs at the start that make plain SGD's steps, "
+        "from which the method only learns; default 0, for selective-backprop one pass over the "
+        "training set, at most a tenth of the run (Jiang et al. 2019)",
+    ),
+]
+
+
+class Selecting(Method):
+    """A method that selects images or weighs their losses, after a uniform start if so wished.
+
+    The first `uniform_steps` steps are plain SGD's: the loop has their batches drawn by `plain`,
+    hands all of them on, unweighted and unscored, and has the method observe them. `plain` makes
+    the very draws that SGD makes with this seed. The method's own draws come of another seed then:
+    its first pass would else repeat the one that it has just seen.
+    """
+
+    def __init__(self, task: Task, *, uniform_epochs: UniformEpochs = 0):
+        super().__init__(task)
+        steps = task.epochs * task.steps_per_epoch
+        if uniform_epochs is None:
+            self.uniform_steps = min(task.num_images // task.batch_size, steps // 10)
+        elif uniform_epochs > task.epochs:
+            raise OptionError(
+                "uniform_epochs", f"the run ends after {task.epochs} epochs; give at most that many"
+            )
+        else:
+            self.uniform_steps = uniform_epochs * task.steps_per_epoch
+        if self.uniform_steps:
+            self.plain = Method(task)
+            self.rng.manual_seed(task.seed + 1)

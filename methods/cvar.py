@@ -7,7 +7,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from .base import Method, Task
+from .base import Selecting, Task
 from .batch import Batch
 from .sampler import per_image
 
@@ -38,7 +38,7 @@ def cvar_weights(losses: Tensor, alpha: float) -> Tensor:
     return torch.empty_like(weights).scatter_(0, order, weights)
 
 
-class CVaR(Method):
+class CVaR(Selecting):
     """Plain SGD's batches, of each of which only the worst share alpha of the losses counts.
 
     Levy et al. 2020, "Large-Scale Methods for Distributionally Robust Optimization", the
@@ -63,8 +63,9 @@ class CVaR(Method):
                 "(Levy et al. 2020)",
             ),
         ] = 0.5,
+        **options: object,
     ):
-        super().__init__(task)
+        super().__init__(task, **options)
         self.alpha = cvar_alpha
 
     def reweigh(self, batch: Batch, losses: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .base import Method, Task
+from .base import Selecting, Task
 from .batch import Batch
 from .drawing import draw_without_replacement
 from .race_tree import RaceTree
@@ -185,7 +185,7 @@ class HardnessWeightedSampler(BatchSampler):
             self.tree_rng.bit_generator.state = whole
 
 
-class HardnessWeighted(Method):
+class HardnessWeighted(Selecting):
     """Every step draws B images without replacement from softmax(beta * stale losses).
 
     The `HardnessWeightedSampler` at work (Fidon et al. 2022).
@@ -228,8 +228,9 @@ class HardnessWeighted(Method):
                 "[0.1, 10] (Fidon et al. 2022)",
             ),
         ] = False,
+        **options: object,
     ):
-        super().__init__(task)
+        super().__init__(task, **options)
         self.importance = dro_importance
         self.sampler = HardnessWeightedSampler(
             task.num_images,

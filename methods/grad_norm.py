@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from .base import Method, Task
+from .base import Selecting, Task
 from .batch import Batch
 from .passes import Passes
 
@@ -26,7 +26,7 @@ def gradient_norms(logits: Tensor, targets: Tensor) -> Tensor:
     return norms.clamp(min=torch.finfo(norms.dtype).tiny)  # all zero would have no proportions
 
 
-class GradNorm(Method):
+class GradNorm(Selecting):
     """Of n = m * B scored candidates, B drawn with replacement by their gradient norms.
 
     Katharopoulos & Fleuret 2018, "Not All Samples Are Created Equal: Deep Learning with Importance
@@ -69,8 +69,9 @@ class GradNorm(Method):
                 "but for the first 10 steps",
             ),
         ] = None,
+        **options: object,
     ):
-        super().__init__(task)
+        super().__init__(task, **options)
         self.num_candidates = gradnorm_candidates * task.batch_size
         self.threshold = 1 + gradnorm_candidates / 3 if gradnorm_tau is None else gradnorm_tau
         self.passes = Passes(task.num_images, self.rng)

@@ -7,11 +7,11 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from .base import Method, Task
+from .base import Selecting, Task
 from .batch import Batch
 
 
-class InfoBatch(Method):
+class InfoBatch(Selecting):
     """Each pass drops images with a stale loss below the mean with probability r.
 
     Qin et al. 2024, "InfoBatch: Lossless Training Speed Up by Unbiased Dynamic Data Pruning",
@@ -50,8 +50,9 @@ class InfoBatch(Method):
                 "2024)",
             ),
         ] = 0.875,
+        **options: object,
     ):
-        super().__init__(task)
+        super().__init__(task, **options)
         self.ratio, self.delta = infobatch_ratio, infobatch_delta
         self.offered = self.kept = 0  # images of all passes drawn so far
         unknown = torch.full((task.num_images,), torch.nan, device=task.device)

@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from .base import Method, Task
+from .base import Selecting, Task
 from .batch import Batch
 from .passes import Passes
 from .sampler import per_image
@@ -54,7 +54,7 @@ def nearest_mean_subset(losses: Tensor, k: int) -> Tensor:
     return torch.where(left[best] < gap.abs(), exchanged, kept)
 
 
-class OBFTF(Method):
+class OBFTF(Selecting):
     """Of m * B candidates from full passes, the B whose mean loss is nearest to that of all.
 
     Dong et al. 2021, "One Backward from Ten Forward, Subsampling for Large-Scale Deep Learning":
@@ -77,8 +77,9 @@ class OBFTF(Method):
                 "(Dong et al. 2021)",
             ),
         ] = 10,
+        **options: object,
     ):
-        super().__init__(task)
+        super().__init__(task, **options)
         self.num_candidates = obftf_candidates * task.batch_size
         self.passes = Passes(task.num_images, self.rng)
 

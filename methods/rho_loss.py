@@ -8,12 +8,12 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from .base import Method, OptionError, Task
+from .base import OptionError, Selecting, Task
 from .batch import Batch
 from .scores.file import HOW, read_score
 
 
-class RhoLoss(Method):
+class RhoLoss(Selecting):
     """Steps on the B of n * B candidates whose loss exceeds their irreducible loss by most.
 
     Mindermann et al. 2022, "Prioritized Training on Points that are Learnable, Worth Learning, and
@@ -51,8 +51,9 @@ class RhoLoss(Method):
                 help="rho-loss: batches scored for each one trained on (Mindermann et al. 2022)",
             ),
         ] = 10,
+        **options: object,
     ):
-        super().__init__(task)
+        super().__init__(task, **options)
         losses = torch.from_numpy(read_score(task, "rho_file", rho_file, "irreducible-loss"))
         self.register_buffer("irreducible_losses", losses.to(task.device))
         self.register_buffer("scored", (~losses.isnan()).nonzero().squeeze(1).to(task.device))

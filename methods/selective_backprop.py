@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from .base import Method, Task
+from .base import Selecting, Task, UniformEpochs
 from .batch import Batch
 from .sampler import Sampler, per_image
 
@@ -90,10 +90,14 @@ class SelectiveBackpropSelector(Sampler):
         """The kept rows that wait, a tensor for each column; none before the first are kept."""
         return list(map(torch.cat, zip(*self.pieces)))
 
-    def kept(self, losses: Tensor) -> Tensor:
-        """Record the losses [b] of a scored batch and toss its coins: bool [b]."""
+    def learn(self, losses: Tensor) -> None:
+        """Append the losses [b] of a batch to the history."""
         self.scored += len(losses)
         self.history = torch.cat([self.history, losses])[-self.HISTORY :]
+
+    def kept(self, losses: Tensor) -> Tensor:
+        """Record the losses [b] of a scored batch and toss its coins: bool [b]."""
+        self.learn(losses)
         coins = torch.rand(len(losses), generator=self.rng, device=losses.device)
         if self.scored < self.HISTORY:
             return coins < 1
@@ -115,7 +119,7 @@ class SelectiveBackpropSelector(Sampler):
         self.waiting = len(queue[0]) if queue else 0
 
 
-class SelectiveBackprop(Method):
+class SelectiveBackprop(Selecting):
     """The `SelectiveBackpropSelector` at work (Jiang et al. 2019).
 
     beta = 1/b - 1 (the default) spends the budget in about as many passes as epochs.
@@ -134,8 +138,9 @@ class SelectiveBackprop(Method):
                 "which keeps a share of `budget` (Jiang et al. 2019)",
             ),
         ] = None,
+        uniform_epochs: UniformEpochs = None,
     ):
-        super().__init__(task)
+        super().__init__(task, uniform_epochs=uniform_epochs)
         self.selector = SelectiveBackpropSelector(
             task.batch_size,
             beta=1 / task.budget - 1 if sb_beta is None else sb_beta,
@@ -147,3 +152,8 @@ class SelectiveBackprop(Method):
         self.selector.keep(batch.losses(score(batch)), *vars(batch).values())
         ready = self.selector.take()
         return None if ready is None else Batch(*ready)
+
+    def observe(self, batch: Batch, logits: Tensor, losses: Tensor) -> None:
+        # From then on the history is of the images scored, of which not all are trained on.
+        if self.selector.scored < self.uniform_steps * self.task.batch_size:
+            self.selector.learn(losses.float())

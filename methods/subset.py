@@ -8,7 +8,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from .base import Method, Task
+from .base import Method, Selecting, Task
 from .batch import Batch
 from .drawing import draw_without_replacement
 from .sampler import BatchSampler
@@ -116,8 +116,11 @@ class CSGDSampler(PSGDSampler):
         return error * (1 - error)
 
 
-class PSGD(UnifSGD):
-    """p-SGD: the `PSGDSampler` at work, after epochs of uniform subsets if so wished."""
+class PSGD(Selecting, UnifSGD):
+    """p-SGD: the `PSGDSampler` at work.
+
+    While nothing is learnt all images are alike: the first subset is then unif-SGD's.
+    """
 
     SAMPLER = PSGDSampler
 
@@ -134,16 +137,9 @@ class PSGD(UnifSGD):
                 "0 turns it off (Chang et al. 2017)",
             ),
         ] = 1.0,
-        warmup_epochs: Annotated[
-            int,
-            dict(
-                low=0,
-                help="p-SGD, c-SGD: budgeted epochs drawn uniformly first (Arazo et al. 2021)",
-            ),
-        ] = 0,
+        **options: object,
     ):
-        super().__init__(task)
-        self.warmup_epochs = warmup_epochs
+        super().__init__(task, **options)
         self.sampler = self.SAMPLER(
             task.num_images,
             task.batch_size,
@@ -154,8 +150,7 @@ class PSGD(UnifSGD):
         )
 
     def draw(self, progress: float) -> Tensor:
-        warm = progress >= self.warmup_epochs / self.task.epochs
-        return self.sampler.draw() if warm else super().draw(progress)
+        return super().draw(progress) if progress == 0 else self.sampler.draw()
 
     def observe(self, batch: Batch, logits: Tensor, losses: Tensor) -> None:
         probability = logits.float().softmax(1).gather(1, batch.labels[:, None]).squeeze(1)

@@ -20,7 +20,7 @@ from augmentations import AUGMENTATIONS
 from commandline.flags import options_of
 from commandline.settings import complete
 from errors import UsageError
-from methods import METHODS
+from methods import METHODS, Selecting
 from running.identity import consequential
 
 from .runs import Run
@@ -156,7 +156,8 @@ def title_of(setup: Mapping, different: Sequence[str]) -> str:
 def add_labels(table: pd.DataFrame, axis: str) -> tuple[pd.DataFrame, list[str]]:
     """Add column AXIS_label: the name, and in brackets the options that are not the defaults.
 
-    A file is only told where others have another one.
+    A file is only told where others have another one, and so is what was done before there was an
+    option.
 
     Args:
         axis: method or augmentation.
@@ -166,7 +167,7 @@ def add_labels(table: pd.DataFrame, axis: str) -> tuple[pd.DataFrame, list[str]]
         options = group[f"{axis}_options"].map(json.loads)
         constructor = REGISTRIES[axis].get(name)
         declared = options_of(constructor) if constructor else {}
-        labels = options.map(partial(label_of, name, declared, files_of_all(declared, options)))
+        labels = options.map(partial(label_of, name, declared, untold(declared, options)))
         table.loc[group.index, f"{axis}_label"] = labels
         if labels.nunique() > 1:
             texts = ", ".join(labels.unique())
@@ -174,14 +175,15 @@ def add_labels(table: pd.DataFrame, axis: str) -> tuple[pd.DataFrame, list[str]]
     return table, notes
 
 
-def files_of_all(declared: Mapping, options: pd.Series) -> list[str]:
-    """The options that name a file, where all name the same."""
-    return [
-        key
-        for key, (_, _, facts) in declared.items()
-        if facts.get("metavar") == "FILE"
-        and options.map(lambda own, k=key: own.get(k)).nunique() == 1
-    ]
+def untold(declared: Mapping, options: pd.Series) -> list[str]:
+    """The options that are alike in all runs and name a file, or what was done before them."""
+    keys = []
+    for key, (_, default, facts) in declared.items():
+        values = {own.get(key, default) for own in options}
+        is_file = facts.get("metavar") == "FILE"
+        if len(values) == 1 and (is_file or values == {facts.get("before", default)}):
+            keys.append(key)
+    return keys
 
 
 def label_of(name: str, declared: Mapping, untold: Sequence[str], options: Mapping) -> str:
@@ -191,7 +193,7 @@ def label_of(name: str, declared: Mapping, untold: Sequence[str], options: Mappi
         for key, value in options.items()
         if key not in untold and (key not in declared or value != declared[key][1])
     }
-    families = {key.partition("_")[0] for key in options}
+    families = {key.partition("_")[0] for key in options if key not in options_of(Selecting)}
     prefix = f"{families.pop()}_" if len(families) == 1 else ""  # such as dro_
     words = [key.removeprefix(prefix).replace("_", " ") + in_words(told[key]) for key in told]
     return f"{name} ({', '.join(words)})" if words else name

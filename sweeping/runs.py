@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from commandline.flags import require_options
+from commandline.flags import options_before, require_options
 from commandline.settings import complete, parse
 from errors import UsageError
 from methods import METHODS
@@ -106,9 +106,12 @@ def read_run(words: Words) -> tuple[Run, list[str]]:
 def name_of(settings: Mapping) -> str:
     """A folder's name that tells all settings but the defaults and those of no consequence.
 
-    It depends on nothing else, so that a run has one name in whatever grid it occurs.
+    It depends on nothing else, so that a run has one name in whatever grid it occurs. Where a new
+    option's default is not what was done before, that is told, and the earlier runs keep their
+    names.
     """
     plain = flatten(defaults(*(settings[name] for name in ("dataset", "method", "augmentation"))))
+    plain |= options_before(METHODS[settings["method"]])
     parts = [settings["experiment_name"]]
     for name, value in flatten(settings).items():
         rounded = isinstance(value, float) and value != float(f"{value:g}")
@@ -132,6 +135,8 @@ def flatten(settings: Mapping) -> dict[str, object]:
 
 
 def text_of(value: object) -> str:
+    if value is None:
+        return "-default"
     if isinstance(value, bool):
         return "" if value else "-off"
     if isinstance(value, list):

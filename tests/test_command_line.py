@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
 import re
@@ -29,6 +28,7 @@ import train
 from augmentations import AUGMENTATIONS
 from benchmarks.score_files import noise_options
 from commandline import published
+from commandline.flags import options_of
 from commandline.settings import build_parser, parse
 from data import DATASETS
 from methods import METHODS
@@ -246,14 +246,15 @@ def test_a_published_command_warns_of_nothing(dataset: str, published_runs) -> N
             dict(augmentation_options=dict(randaugment_n=3, randaugment_m=9)),
         ),
         (
-            "--method c-SGD --c_sgd_warmup 5",
-            dict(method_options=dict(smoothing=1.0, warmup_epochs=5)),
+            "--method selective_backpropagation --SB_sensitivity 2",
+            dict(
+                method="selective-backprop", method_options=dict(sb_beta=2.0, uniform_epochs=None)
+            ),
         ),
         (
-            "--method selective_backpropagation --SB_sensitivity 2",
-            dict(method="selective-backprop", method_options=dict(sb_beta=2.0)),
+            "--method selective_backpropagation",
+            dict(method_options=dict(sb_beta=None, uniform_epochs=None)),
         ),
-        ("--method selective_backpropagation", dict(method_options=dict(sb_beta=None))),
         ("--experiment_name some_name", dict(experiment_name="some_name")),
     ],
 )
@@ -285,12 +286,7 @@ def test_notes_are_printed_a_line_each(train_here) -> None:
 
 
 def constructor_defaults(constructor: type) -> dict[str, object]:
-    parameters = inspect.signature(constructor).parameters.values()
-    return {
-        option.name: option.default
-        for option in parameters
-        if option.kind is inspect.Parameter.KEYWORD_ONLY
-    }
+    return {name: default for name, (_, default, _) in options_of(constructor).items()}
 
 
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS)
@@ -319,7 +315,11 @@ def test_every_method_runs_with_every_augmentation(
 
 OPTIONS = {
     "smoothing": ("--smoothing 0.5", 0.5, {"p-SGD", "c-SGD"}),
-    "warmup_epochs": ("--warmup-epochs 3", 3, {"p-SGD", "c-SGD"}),
+    "uniform_epochs": (
+        "--uniform-epochs 3",
+        3,
+        METHODS.keys() - {"SGD", "unif-SGD", "random-subset", "coreset"},
+    ),
     "sb_beta": ("--sb-beta 2.5", 2.5, {"selective-backprop"}),
     "dro_beta": ("--dro-beta 10", 10.0, {"dro"}),
     "dro_init": ("--dro-init 0.7", 0.7, {"dro"}),
@@ -1086,7 +1086,7 @@ DEFAULTS = {
     "--milestones": "at half and at three quarters",
     "--gamma": "0.1",
     "--smoothing": "1.0",
-    "--warmup-epochs": "0",
+    "--uniform-epochs": "0, for selective-backprop one pass",
     "--sb-beta": "1/budget - 1",
     "--dro-beta": "1.0",
     "--dro-init": "log(classes)",

@@ -174,7 +174,7 @@ OTHER = {
     "--sync-batchnorm": None,
     "--deterministic": None,
     "--smoothing": "0.5",
-    "--warmup-epochs": "3",
+    "--uniform-epochs": "3",
     "--sb-beta": "2.5",
     "--dro-beta": "10",
     "--dro-init": "0.7",
@@ -203,7 +203,7 @@ OTHER = {
 COMPANY = {
     "--milestones": "--schedule step",
     "--smoothing": "--method p-SGD",
-    "--warmup-epochs": "--method p-SGD",
+    "--uniform-epochs": "--method p-SGD",
     "--sb-beta": "--method selective-backprop",
     "--dro-beta": "--method dro",
     "--dro-init": "--method dro",

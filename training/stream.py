@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,11 +19,31 @@ from .images import place
 TRANSFORM, MIX = 0, 1
 
 
+class Joined:
+    """NumPy generators of several batches as one, for draws whose last axis is their images."""
+
+    def __init__(self, generators: Sequence[np.random.Generator]):
+        self.generators = generators
+
+    def random(self, size: int | Sequence[int]) -> np.ndarray:
+        return self.join("random", size)
+
+    def integers(self, *bounds: int, size: int | Sequence[int]) -> np.ndarray:
+        return self.join("integers", size, *bounds)
+
+    def join(self, name: str, size: int | Sequence[int], *arguments: int) -> np.ndarray:
+        *others, images = np.atleast_1d(size)
+        shape = *others, images // len(self.generators)
+        parts = [getattr(each, name)(*arguments, size=shape) for each in self.generators]
+        return np.concatenate(parts, -1)
+
+
 class Stream:
     """The candidate batches of a run, in the order drawn.
 
     The training set is uint8, on the device where it fits. Every batch has random generators of its
-    own, seeded by the run's seed and the batch's number, so a run can go on from any batch.
+    own, seeded by the run's seed and the batch's number, so a run can go on from any batch, and two
+    runs of one seed augment their n-th batches alike, whatever each of them draws at once.
     """
 
     def __init__(
@@ -95,7 +117,9 @@ class Stream:
         if offset == 0 or self.transformed is None:
             start = self.position - offset
             index = self.block[start : start + ahead].reshape(-1)
-            rng = np.random.default_rng([self.seed, TRANSFORM, self.number - offset])
+            first = self.number - offset
+            numbers = range(first, first + len(index) // size)
+            rng = Joined([np.random.default_rng([self.seed, TRANSFORM, n]) for n in numbers])
             images = self.augmentation.transform(self.images.next(index), rng)
             self.transformed = self.crop_and_flip(images, rng)
         return self.transformed[offset * size : (offset + 1) * size]

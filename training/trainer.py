@@ -128,6 +128,11 @@ class Trainer:
     def finished(self) -> bool:
         return self.epoch == self.budget.epochs
 
+    @property
+    def starts_uniformly(self) -> bool:
+        """Whether the next step is one of those at the start that are plain SGD's."""
+        return self.step < self.method.uniform_steps
+
     def start(self) -> None:
         """Get ready for steps; time spent before this is nobody's."""
         self.model.train()
@@ -144,14 +149,23 @@ class Trainer:
         """The next B images to step on, however many candidates that takes."""
         while True:
             if self.stream.exhausted:
-                self.stream.refill(self.method.draw(self.spent / self.budget.total))
+                self.stream.refill(self.draw())
                 self.clock.lap("select")
             candidates = self.stream.next()
             self.clock.lap("data")
+            if self.starts_uniformly:
+                return candidates
             batch = self.method.choose(candidates, self.score)
             self.clock.lap("select")
             if batch is not None:
                 return batch
+
+    def draw(self) -> Tensor:
+        """The method's next block; while it starts uniformly, plain SGD's, up to the last step."""
+        progress = self.spent / self.budget.total
+        if self.starts_uniformly:
+            return self.method.plain.draw(progress)[: self.method.uniform_steps - self.step]
+        return self.method.draw(progress)
 
     def score(self, batch: Batch) -> Tensor:
         """Logits [b, C] of candidates in eval mode, without gradient; counted as scored."""
@@ -169,7 +183,7 @@ class Trainer:
         logits = self.world.gather(own_logits.detach())
         losses = self.world.gather(own_losses.detach())
         self.clock.lap("train")
-        weights = self.method.reweigh(batch, losses)
+        weights = None if self.starts_uniformly else self.method.reweigh(batch, losses)
         self.clock.lap("select")
         weighted = own_losses if weights is None else self.world.part(weights) * own_losses
         self.network.update(weighted.mean(), self.optimizer)
