@@ -21,12 +21,27 @@ from .flags import (
     number,
     one_of,
     options_before,
+    options_of,
     several_of,
     take_options,
     unknown_flag,
 )
 
 STUDY = "Arazo et al. 2021"
+
+
+OPTIMIZER = ("lr", "momentum", "weight-decay", "batch-size", "schedule", "milestones", "gamma")
+
+
+def tunable_flags() -> list[str]:
+    """Flags, without dashes, whose values a method may be tuned by: they leave its task alone."""
+    options = {
+        name: None
+        for cls in (*METHODS.values(), *AUGMENTATIONS.values())
+        for name, (kind, _, facts) in options_of(cls).items()
+        if kind is not bool and "needed" not in facts
+    }
+    return [*OPTIMIZER, *(name.replace("_", "-") for name in options)]
 
 
 def build_parser() -> Parser:
@@ -269,6 +284,13 @@ def add_run_flags(parser: Parser) -> None:
         type=number(int, low=1),
         metavar="N",
         help="--record el2n: mean over the visits of the first N budgeted epochs; default 10",
+    )
+    group.add_argument(
+        "--tuned",
+        type=several_of(tunable_flags()),
+        metavar="NAME,...",
+        help="note that the values of these flags were chosen by trials on held-out images, as "
+        "sweep.py --tune does; changes nothing else, and tables say tuned",
     )
     group.add_argument(
         "--tensorboard",

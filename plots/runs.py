@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from errors import UsageError
-from running.record import TRAINING_SECONDS
+from running.record import TRAINING_SECONDS, TUNING
 from running.watch import read_status
 
 NEEDED = [
@@ -68,6 +68,7 @@ def read_runs(results: Path) -> tuple[list[Run], list[str]]:
         raise UsageError(f"{results}: no such folder; give the one that holds the runs")
     marks = ("status", "config.json", "curve.csv")
     folders = sorted({path.parent for mark in marks for path in results.rglob(mark)})
+    folders = [each for each in folders if TUNING not in each.relative_to(results).parts]
     runs, unfinished, notes = [], Counter(), []
     for folder in folders:
         status = read_status(folder)

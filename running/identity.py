@@ -62,6 +62,7 @@ def describe(settings: argparse.Namespace, trainer: Trainer, compile_seconds: fl
         },
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "evaluated_on": "validation" if settings.validation else "test",
+        "tuned": bool(settings.tuned),
         "num_images": task.num_images,
         "num_classes": task.num_classes,
         "steps_per_epoch": task.steps_per_epoch,

@@ -45,6 +45,7 @@ COLUMNS = (
 )
 TRAINING_SECONDS = ("select_seconds", "data_seconds", "train_seconds")  # all but evaluation
 CLASS_COLUMNS = ("class", "train_count", "test_count", "test_accuracy", "test_loss")
+TUNING = "tuning"  # in a results folder: the trials of sweep.py --tune, which no table counts
 SCORES_FILE = "scores.npz"  # of --record
 ENDED = ("finished", "diverged", "unknown")  # runs that starting again does not continue
 LONGEST_NAME = 255  # bytes that file systems allow

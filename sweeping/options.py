@@ -71,6 +71,22 @@ def build_parser() -> Parser:
         "--dry-run", action="store_true", help="only print the runs and an estimate of their time"
     )
     parser.add_argument(
+        "--tune",
+        type=tuned,
+        action="append",
+        default=[],
+        metavar="FLAG=VALUE,...",
+        help="try these values of a flag of train.py with the first seed on held-out images, then "
+        "run each method's best ones with the other seeds; give it again for another flag",
+    )
+    parser.add_argument(
+        "--trials",
+        type=number(int, low=1, high=100_000),
+        metavar="N",
+        help="--tune: try N of each method's combinations of values, chosen at random; default: "
+        "all, which have to be equally many for each method",
+    )
+    parser.add_argument(
         "--jobs",
         type=number(int, low=1, high=1024),
         metavar="N",
@@ -113,6 +129,14 @@ def add_ray_options(parser: Parser) -> None:
     )
 
 
+def tuned(text: str) -> tuple[str, list[str]]:
+    """A converter for argparse: `FLAG=VALUE,...` as the flag, with its dashes, and the values."""
+    name, _, values = text.partition("=")
+    if not name or not all(values.split(",")):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a flag with values, as in lr=0.05,0.1")
+    return canonical(f"--{name.lstrip('-')}"), values.split(",")
+
+
 def shard(text: str) -> tuple[int, int]:
     """A converter for argparse: `I/N` with 1 <= I <= N."""
     match = re.fullmatch(r"(\d+)/(\d+)", text)
@@ -135,7 +159,13 @@ def read_command_line(
         else:
             flags[flag] = values
     options = parser.parse_args(own)
+    tuned_flags = [flag for flag, _ in options.tune]
+    for flag in tuned_flags:
+        if flag in flags or tuned_flags.count(flag) > 1:
+            raise UsageError(f"--tune {flag[2:]}: {flag} is given twice; give it once")
     check_ray_options(options)
+    if options.trials and not options.tune:
+        raise UsageError("--trials: only for --tune; add --tune, or leave the flag out")
     if not flags and options.grid is None:
         raise UsageError("nothing to run; give flags of train.py, or --grid FILE (see --help)")
     return options, flags

@@ -20,8 +20,9 @@ class Failure:
 class Progress:
     """Counts the runs of a sweep as they end, and tells of each."""
 
-    def __init__(self, total: int, done: int, estimator: Estimator):
+    def __init__(self, total: int, done: int, estimator: Estimator, may_diverge: bool = False):
         self.total, self.done, self.estimator = total, done, estimator
+        self.may_diverge = may_diverge
         self.failures: list[Failure] = []
 
     def end(self, run: Run, outcome: str, left: Collection[Run], at_once: int) -> None:
@@ -33,6 +34,11 @@ class Progress:
         if seconds is not None:
             line += f"; about {in_words(seconds / max(1, min(at_once, len(left))))} left"
         print(line, flush=True)
+
+    def fail(self, run: Run, reason: str) -> None:
+        """Note a failure, unless it is a loss that became NaN and such are no failures."""
+        if not (self.may_diverge and run.status() == "diverged"):
+            self.failures.append(Failure(run, reason))
 
     def report_failures(self) -> None:
         """Tell which runs failed, why, and the last lines that each of them printed."""

@@ -75,11 +75,15 @@ def list_runs(lines: Iterable[Words]) -> tuple[list[Run], list[str]]:
         UsageError: on a command line that train.py refuses, on two different runs of one folder,
             and on a folder that holds another run than the one that belongs there.
     """
+    read = [read_run(words) for words in lines]
+    notes = dict.fromkeys(note for _, notes in read for note in notes)
+    return each_once(run for run, _ in read), list(notes)
+
+
+def each_once(all_runs: Iterable[Run]) -> list[Run]:
+    """The different ones of some runs; a UsageError as `list_runs` says on folders."""
     runs: dict[Path, Run] = {}
-    all_notes: dict[str, None] = {}
-    for words in lines:
-        run, notes = read_run(words)
-        all_notes |= dict.fromkeys(notes)
+    for run in all_runs:
         other = runs.setdefault(run.path.resolve(), run)
         if other.settings != run.settings:
             raise UsageError(
@@ -90,7 +94,7 @@ def list_runs(lines: Iterable[Words]) -> tuple[list[Run], list[str]]:
     for run in runs.values():
         run.folder.check(overwrite=True)
         check_ended(run)
-    return list(runs.values()), list(all_notes)
+    return list(runs.values())
 
 
 def read_run(words: Words) -> tuple[Run, list[str]]:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from running.signals import Signals
 
-from .progress import Failure, Progress
+from .progress import Progress
 from .runs import Run
 
 PAUSE = 0.1  # seconds between looks at the runs under way
@@ -90,7 +90,7 @@ class Schedule:
             elif exit_status == REFUSED and run.holder():
                 self.pending.append(run)  # another sweep was a moment quicker
             else:
-                self.progress.failures.append(Failure(run, in_words))
+                self.progress.fail(run, in_words)
                 self.tell(run, "failed")
 
     def tell(self, run: Run, outcome: str) -> None:

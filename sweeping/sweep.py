@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from errors import Interrupted, UsageError
@@ -15,19 +15,68 @@ from .grid import Grid, expand, grid_of_words, read_grids
 from .local import Local
 from .process import LOG
 from .progress import Failure, Progress
-from .runs import Run, list_runs
+from .runs import Run, each_once, list_runs
 from .schedule import Executor, Schedule
+from .tuning import list_cells, write_choices
 
 STATES = {None: "to make", "finished": "finished", "diverged": "diverged"}
 
 
 def sweep(options: argparse.Namespace, flags: Mapping[str, Sequence[str]]) -> int:
     """Make the runs of a grid, or with --dry-run only list them; the exit status is 0 or 1."""
+    if options.tune:
+        return tuned_sweep(options, grids(options.grid, flags))
     runs, notes = list_runs(expand(grids(options.grid, flags)))
+    tell(notes)
+    return 1 if make_runs(options, share_of(runs, options)) else 0
+
+
+def tuned_sweep(options: argparse.Namespace, of_grids: list[Grid]) -> int:
+    """Make each cell's trials, then its runs with the values that did best; 0 or 1."""
+    cells, notes = list_cells(of_grids, dict(options.tune), options.trials)
+    tell(notes)
+    ours = share_of(cells, options)
+    trials = [run for cell in ours for run in cell.trials]
+    print("trials, on held-out images:", flush=True)
+    failed = bool(make_runs(options, trials, may_diverge=True))
+    ready = [cell for cell in ours if cell.has_ended()]
+    if not options.dry_run:
+        write_choices(cells)
+    for cell in ready:
+        if cell.choice() is None:
+            failed = True
+            print(f"every trial diverged, as did {cell.trials[0].path}", file=sys.stderr)
+    waiting = sum(len(cell.tests[0]) for cell in ours if cell not in ready)
+    if waiting:
+        print(f"{waiting} runs with the best values wait for unfinished trials", flush=True)
+    runs = each_once(run for cell in ready for run in cell.chosen_runs())
+    if runs:
+        print("runs with the best values:", flush=True)
+        failed |= bool(make_runs(options, runs))
+    return 1 if failed else 0
+
+
+def tell(notes: Iterable[str]) -> None:
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
+
+
+def share_of(parts: list, options: argparse.Namespace) -> list:
+    """This shard's part of them."""
     first, step = options.shard
-    runs = runs[first - 1 :: step]
+    return parts[first - 1 :: step]
+
+
+def make_runs(
+    options: argparse.Namespace, runs: list[Run], may_diverge: bool = False
+) -> list[Failure]:
+    """Make what is left of some runs, or with --dry-run list them; those that failed.
+
+    Args:
+        options: of sweep.py.
+        runs: that belong to the sweep, the finished ones among them.
+        may_diverge: a run that diverges is no failure.
+    """
     estimator = Estimator({Path(run.settings["results_dir"]) for run in runs})
     left = [run for run in runs if run.status() not in ("finished", "diverged")]
     if options.dry_run:
@@ -35,15 +84,15 @@ def sweep(options: argparse.Namespace, flags: Mapping[str, Sequence[str]]) -> in
             print(f"{STATES.get(run.status(), 'to go on'):<10}{run.path}")
     print(plan(options, runs, left, estimator), flush=True)
     if options.dry_run:
-        return 0
-    progress = Progress(len(runs), len(runs) - len(left), estimator)
+        return []
+    progress = Progress(len(runs), len(runs) - len(left), estimator, may_diverge)
     for run in runs:
         if run.status() == "diverged":
-            progress.failures.append(Failure(run, "diverged earlier; delete the folder to retry"))
+            progress.fail(run, "diverged earlier; delete the folder to retry")
     if left:
         make(options, left, progress)
     progress.report_failures()
-    return 1 if progress.failures else 0
+    return progress.failures
 
 
 def grids(path: Path | None, flags: Mapping[str, Sequence[str]]) -> list[Grid]:

@@ -41,6 +41,7 @@ from sweeping.progress import Progress
 from sweeping.runs import Run, list_runs
 from sweeping.schedule import Schedule
 from sweeping.sweep import grids
+from sweeping.tuning import list_cells
 
 assert_refused = partial(conftest.assert_refused, absent="results")
 
@@ -52,6 +53,9 @@ def sweep_here(main_here: Callable[..., Completed]) -> Callable[..., Completed]:
 
 def runs_of(*words: str) -> list[Run]:
     options, flags = read_command_line(words)
+    if options.tune:
+        cells, _ = list_cells(grids(options.grid, flags), dict(options.tune), options.trials)
+        return [run for cell in cells for run in (*cell.trials, *cell.tests[0])]
     return list_runs(expand(grids(options.grid, flags)))[0]
 
 
@@ -171,6 +175,7 @@ OTHER = {
     "--data-seed": "2",
     "--amp": "bf16",
     "--compile": None,
+    "--tuned": "lr",
     "--sync-batchnorm": None,
     "--deterministic": None,
     "--smoothing": "0.5",
@@ -676,7 +681,7 @@ def test_a_sweep_that_is_stopped_and_killed_goes_on(start: Callable, tmp_path: P
 
 #: The runs of each part of example_scripts.sh.
 PARTS = {"demo": 108, "cpu": 243, "lengths": 7, "long": 45, "robustness": 33, "rivals": 28}
-PARTS |= {"regimes": 18, "full": 33, "published": 4}
+PARTS |= {"regimes": 18, "tuned": 36, "full": 33, "published": 4}
 PARTS |= dict.fromkeys(("cifar10", "cifar100", "svhn", "mini-imagenet"), 288)
 SCORED = ("cpu", "rivals")  # their runs need files of scores
 CLAIMED = ("cpu", "long", "full")  # of these the published claims are judged
@@ -712,7 +717,8 @@ def test_an_example_makes_its_runs_and_their_table(
     runs = runs_of(*sweeping[1:])
     assert len(runs) == PARTS[part]
     places = {(run.settings["results_dir"], run.settings["data_dir"]) for run in runs}
-    assert places == {(f"results/{part}", "some/data")}
+    folders = [f"results/{part}", f"results/{part}/tuning"][: 1 + ("--tune" in sweeping)]
+    assert places == {(folder, "some/data") for folder in folders}
 
 
 @pytest.mark.parametrize("part", SCORED)
