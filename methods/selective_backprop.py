@@ -122,7 +122,9 @@ class SelectiveBackpropSelector(Sampler):
 class SelectiveBackprop(Selecting):
     """The `SelectiveBackpropSelector` at work (Jiang et al. 2019).
 
-    beta = 1/b - 1 (the default) spends the budget in about as many passes as epochs.
+    beta = 1/b - 1 (the default) spends the budget in about as many passes as epochs. As in the
+    authors' code, a first pass trains on every image; here that is at most a tenth of the run, and
+    its training losses begin the history.
     """
 
     def __init__(
