@@ -62,6 +62,9 @@ long() {
 # Hardness weighting on long-tailed Fashion-MNIST: what it does for the rarest classes.
 robustness() { sweep robustness --jobs 2 --grid sweeping/robustness.toml "$@"; }
 
+# Selective backprop with and without a uniform start.
+priming() { sweep priming --jobs 2 --eval-every 2 --grid sweeping/priming.toml "$@"; }
+
 # Every method at equal steps and at equal compute.
 rivals() {
     scoring "$@"
@@ -91,7 +94,7 @@ svhn() { study svhn "$@"; }
 mini-imagenet() { study mini-imagenet "$@"; }
 
 case "${1:-}" in
-    demo | cpu | lengths | regimes | long | robustness | rivals | tuned | full | published | cifar10 | cifar100 | svhn | mini-imagenet)
+    demo | cpu | lengths | regimes | long | robustness | priming | rivals | tuned | full | published | cifar10 | cifar100 | svhn | mini-imagenet)
         source ./setup.sh requirements.txt
         "$@"
         ;;
@@ -109,6 +112,8 @@ bash example_scripts.sh PART [OPTION ...], where PART is one of:
                  an hour and a half on two cores
   robustness     33 runs: dro, SGD and unif-SGD, three seeds on long-tailed Fashion-MNIST, with and
                  without wrong labels; about an hour on a CPU
+  priming        9 runs: selective-backprop with and without a uniform start beside SGD, on CIFAR-10,
+                 three seeds; ten minutes on two cores
   rivals         28 runs: all methods on CIFAR-10 with a narrow network, budget 0.3, at equal steps
                  and at equal compute, after two runs for scores; half an hour on two cores
   tuned          36 runs: six methods on CIFAR-10 with a narrow network, budget 0.2, each with the best

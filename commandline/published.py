@@ -12,7 +12,6 @@ FLAGS = {
     "--wd": "--weight-decay",
     "--M": "--milestones",
     "--gamma-scheduler": "--gamma",
-    "--scheduler-type": "--schedule",
     "--seed-initialization": "--seed",
     "--seed-dataset": "--data-seed",
     "--train-root": "--data-dir",
@@ -26,14 +25,18 @@ FLAGS = {
 #: Flags of the published train.py that have no counterpart here: accepted, and said to do nothing.
 WITHOUT_EFFECT = {
     "--cuda-dev": "choose the device with --device",
-    "--num-workers": "images live in memory, so there are no loader processes",
-    "--pre-load": "images are always loaded whole",
+    "--num-workers": "there are no loader processes",
+    "--pre-load": "images are kept in memory where they fit, see --resident-limit",
     "--download": "missing data sets are always downloaded",
     "--test-batch-size": "the evaluation's batch size does not change its result",
     "--sb-strategy": "there is one selective-backprop",
     "--sb-init": "everything is kept until 1,024 losses are known",
 }
-METHODS = {"selective_backpropagation": "selective-backprop"}
+#: Values of the published train.py and ours. CE, its default augmentation, is none beyond the
+#: standard one; at None, its default method, it stops with an error before it has a subset to draw.
+METHODS = {"selective_backpropagation": "selective-backprop", "None": "SGD"}
+AUGMENTATIONS = {"CE": "standard", "RICAP": "ricap"}
+SCHEDULES = {"standard": "step"}
 
 
 def add_flags(parser: Parser) -> None:
@@ -43,6 +46,8 @@ def add_flags(parser: Parser) -> None:
         parser.add_argument(flag, **hidden)
     parser.add_argument("--validation-exp", type=one_of(["True", "False"]), **hidden)
     parser.add_argument("--val-samples", type=number(int, low=1), **hidden)
+    schedules = one_of(["linear", "step"], SCHEDULES)
+    parser.add_argument("--scheduler-type", type=schedules, **hidden)
     parser.add_argument("--c-sgd-warmup", type=number(int, low=0), **hidden)
 
 
@@ -74,6 +79,20 @@ def take_validation(settings: argparse.Namespace, notes: list[str]) -> None:
         settings.validation = 5000 if count is None else count
     elif count is not None:
         notes.append("--val-samples has no effect without --validation-exp True")
+
+
+def take_schedule(settings: argparse.Namespace, notes: list[str]) -> None:
+    """The study writes `--scheduler_type` for our `--schedule`, and has no default milestones."""
+    schedule = vars(settings).pop("scheduler_type", None)
+    if schedule is None:
+        return
+    settings.schedule = schedule
+    if schedule == "step" and settings.milestones is None:
+        settings.milestones = []
+        notes.append(
+            "--scheduler-type step without --M: the learning rate stays constant, as published; "
+            "--schedule step has default milestones"
+        )
 
 
 def take_warmup(settings: argparse.Namespace, notes: list[str]) -> None:

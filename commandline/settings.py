@@ -28,6 +28,7 @@ from .flags import (
 )
 
 STUDY = "Arazo et al. 2021"
+GAMMA = 0.1
 
 
 OPTIMIZER = ("lr", "momentum", "weight-decay", "batch-size", "schedule", "milestones", "gamma")
@@ -76,7 +77,7 @@ def add_task_flags(parser: Parser) -> None:
     )
     group.add_argument(
         "--augmentation",
-        type=one_of(AUGMENTATIONS),
+        type=one_of(AUGMENTATIONS, published.AUGMENTATIONS),
         default="standard",
         help=f"{', '.join(AUGMENTATIONS)}; randaugment's and trivialaugment's operations, ranges "
         "and signs are torchvision's",
@@ -209,9 +210,9 @@ def add_optimizer_flags(parser: Parser) -> None:
     group.add_argument(
         "--gamma",
         type=number(float, above=0, high=1),
-        default=0.1,
         metavar="X",
-        help=f"step schedule: factor of the learning rate at a milestone ({STUDY})",
+        help=f"step schedule: factor of the learning rate at a milestone; default {GAMMA} "
+        f"({STUDY})",
     )
 
 
@@ -364,6 +365,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         raise unknown_flag(parser.known_flags(), unknown[0])
     notes = published.drop_without_effect(settings)
     published.take_validation(settings, notes)
+    published.take_schedule(settings, notes)
     published.take_warmup(settings, notes)
     settings.method_options = take_options(settings, METHODS, settings.method, notes)
     settings.augmentation_options = take_options(
@@ -378,7 +380,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         settings.model = "resnet10-w16" if digits else "resnet18"
     if settings.epochs is None:
         settings.epochs = 50 if digits else 200
-    check_milestones(settings, notes)
+    check_schedule(settings, notes)
     if settings.record_epochs is None:
         settings.record_epochs = 10
     elif "el2n" not in (settings.record or ()):
@@ -410,15 +412,22 @@ def complete(settings: Mapping) -> dict[str, object]:
     return complete | {"method_options": options}
 
 
-def check_milestones(settings: argparse.Namespace, notes: list[str]) -> None:
+def check_schedule(settings: argparse.Namespace, notes: list[str]) -> None:
     """Leave the milestones of the step schedule in order, and none for the linear one."""
-    if settings.schedule == "linear":
+    linear = settings.schedule == "linear"
+    if linear:
         if settings.milestones:
             notes.append("--milestones has no effect with --schedule linear")
         settings.milestones = []
-        return
-    if settings.milestones is None:
+    elif settings.milestones is None:
         settings.milestones = sorted({settings.epochs // 2, settings.epochs * 3 // 4} - {0})
+    if settings.gamma is None:
+        settings.gamma = GAMMA
+    elif not settings.milestones:
+        reason = "with --schedule linear" if linear else "without milestones"
+        notes.append(f"--gamma has no effect {reason}")
+        settings.gamma = GAMMA
+    if not settings.milestones:
         return
     given = " ".join(map(str, settings.milestones))
     if any(a >= b for a, b in zip(settings.milestones, settings.milestones[1:])):

@@ -92,7 +92,11 @@ class Method(nn.Module):
         """Learn from the step just made: its batch, logits [B, C] and losses [B]."""
 
     def summary(self) -> dict[str, float]:
-        """Numbers that config.json gives at the end of the run, of how the method went."""
+        """Numbers that config.json gives at the end of the run, of how the method went.
+
+        `realised_fraction` in [0, 1] is for methods that may do less than their options say: of
+        the images they saw those kept, or of the steps those that they selected for.
+        """
         return {}
 
     def permutation(self, n: int) -> Tensor:

@@ -28,8 +28,11 @@ class HardnessWeightedSampler(BatchSampler):
     moving mean). beta = 0 is uniform sampling, beta -> infinity trains on the worst case.
 
     The published sampler floors probabilities at 1e-4 / N; here they are mixed with that much
-    of the uniform distribution, (p + 1e-4 / N) / (1 + 1e-4), which differs by less than 1e-4 in
-    total variation.
+    of the uniform distribution, (p + 1e-4 / N) / (1 + 1e-4). For the first image of a batch that
+    differs by less than 1e-4 in total variation, for a batch by more: once the hardest images are
+    drawn, what is left may be near to the floor, and one just above it counts for up to twice as
+    much. The probability to be among 128 of 1,000 images of exponential losses differed by up to
+    0.08, at beta = 10.
 
     On a CPU a draw takes O(B log N) work in a `RaceTree`, and an image 13.1 bytes. On CUDA it is
     one pass over all N probabilities, which takes the device microseconds and the host none, and

@@ -77,6 +77,7 @@ class GradNorm(Selecting):
         self.passes = Passes(task.num_images, self.rng)
         self.register_buffer("tau", torch.zeros((), device=task.device))
         self.weights: Tensor | None = None  # of the batch last chosen; None if not by its norms
+        self.steps = self.steps_by_norms = 0  # after the uniform start; those drawn by norms
 
     def draw(self, progress: float) -> Tensor:
         size = self.num_candidates if self.tau > self.threshold else self.task.batch_size
@@ -84,8 +85,10 @@ class GradNorm(Selecting):
 
     def choose(self, batch: Batch, score: Callable[[Batch], Tensor]) -> Batch:
         self.weights = None
+        self.steps += 1
         if len(batch) == self.task.batch_size:
             return batch
+        self.steps_by_norms += 1
         norms = gradient_norms(score(batch), batch.targets)
         self.follow(norms)
         rows = self.draw_by(norms)
@@ -110,3 +113,14 @@ class GradNorm(Selecting):
     def observe(self, batch: Batch, logits: Tensor, losses: Tensor) -> None:
         if self.weights is None:
             self.follow(gradient_norms(logits, batch.targets))
+
+    def summary(self) -> dict[str, float]:
+        return {"realised_fraction": self.steps_by_norms / self.steps} if self.steps else {}
+
+    def get_extra_state(self) -> dict:
+        counts = {"steps": self.steps, "steps_by_norms": self.steps_by_norms}
+        return super().get_extra_state() | counts
+
+    def set_extra_state(self, state: dict) -> None:
+        super().set_extra_state(state)
+        self.steps, self.steps_by_norms = state["steps"], state["steps_by_norms"]

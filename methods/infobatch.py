@@ -10,6 +10,8 @@ from torch import Tensor
 from .base import Selecting, Task
 from .batch import Batch
 
+LEAST_KEPT = 0.1  # probability to keep an image of a low loss, whatever the ratio (their code)
+
 
 class InfoBatch(Selecting):
     """Each pass drops images with a stale loss below the mean with probability r.
@@ -17,7 +19,8 @@ class InfoBatch(Selecting):
     Qin et al. 2024, "InfoBatch: Lossless Training Speed Up by Unbiased Dynamic Data Pruning",
     section 2. An image's stale loss is the one of its last visit. The losses of images below the
     mean that are kept weigh 1 / (1 - r), so that the expected gradient of a pass is that of all
-    images. Passes that begin after a share delta of the run are full ones.
+    images. r is at most 0.9, as in its code: no loss weighs more than 10. Passes that begin after a
+    share delta of the run are full ones.
 
     Departures: images are dropped by independent coins, as in the paper, where its code draws an
     exact number of them. One without a loss yet is always kept and not part of the mean; the code
@@ -38,7 +41,7 @@ class InfoBatch(Selecting):
                 low=0,
                 below=1,
                 help="infobatch: probability that a pass leaves out an image of a loss below the "
-                "mean (Qin et al. 2024)",
+                "mean; above 0.9 it counts as 0.9 (Qin et al. 2024)",
             ),
         ] = 0.5,
         infobatch_delta: Annotated[
@@ -53,7 +56,7 @@ class InfoBatch(Selecting):
         **options: object,
     ):
         super().__init__(task, **options)
-        self.ratio, self.delta = infobatch_ratio, infobatch_delta
+        self.ratio, self.delta = min(infobatch_ratio, 1 - LEAST_KEPT), infobatch_delta
         self.offered = self.kept = 0  # images of all passes drawn so far
         unknown = torch.full((task.num_images,), torch.nan, device=task.device)
         self.register_buffer("losses", unknown)
@@ -80,7 +83,7 @@ class InfoBatch(Selecting):
         self.losses[batch.index] = losses.float()
 
     def summary(self) -> dict[str, float]:
-        return {"share_of_images_kept": self.kept / self.offered} if self.offered else {}
+        return {"realised_fraction": self.kept / self.offered} if self.offered else {}
 
     def get_extra_state(self) -> dict:
         return super().get_extra_state() | {"offered": self.offered, "kept": self.kept}

@@ -23,7 +23,8 @@ class RhoLoss(Selecting):
     The irreducible loss of an image is that under a network that was not trained on it, from a
     file made of another run, which held the image out by --validation (see `methods/scores`).
     Images that no such run held out have none and are never drawn, so that, as in the paper, the
-    two networks share no images (unless the file is of several runs).
+    two networks share no images (unless the file is of several runs, or there are uniform epochs,
+    which are of all images).
 
     Candidates come augmented, irreducible losses are of images as they are.
     Of a mixed image the loss is that of its mixed target, the irreducible one its owner's.

@@ -122,7 +122,9 @@ class SelectiveBackpropSelector(Sampler):
 class SelectiveBackprop(Selecting):
     """The `SelectiveBackpropSelector` at work (Jiang et al. 2019).
 
-    beta = 1/b - 1 (the default) spends the budget in about as many passes as epochs.
+    beta = 1/b - 1 (the default) spends the budget in about as many passes as epochs. As in the
+    authors' code, a first pass trains on every image; here that is at most a tenth of the run, and
+    its training losses begin the history.
     """
 
     def __init__(
@@ -147,9 +149,13 @@ class SelectiveBackprop(Selecting):
             device=task.device,
             generator=self.rng,
         )
+        self.offered = self.kept = 0  # images scored, and of these kept
 
     def choose(self, batch: Batch, score: Callable[[Batch], Tensor]) -> Batch | None:
+        waiting = self.selector.waiting
         self.selector.keep(batch.losses(score(batch)), *vars(batch).values())
+        self.offered += len(batch)
+        self.kept += self.selector.waiting - waiting
         ready = self.selector.take()
         return None if ready is None else Batch(*ready)
 
@@ -157,3 +163,13 @@ class SelectiveBackprop(Selecting):
         # From then on the history is of the images scored, of which not all are trained on.
         if self.selector.scored < self.uniform_steps * self.task.batch_size:
             self.selector.learn(losses.float())
+
+    def summary(self) -> dict[str, float]:
+        return {"realised_fraction": self.kept / self.offered} if self.offered else {}
+
+    def get_extra_state(self) -> dict:
+        return super().get_extra_state() | {"offered": self.offered, "kept": self.kept}
+
+    def set_extra_state(self, state: dict) -> None:
+        super().set_extra_state(state)
+        self.offered, self.kept = state["offered"], state["kept"]

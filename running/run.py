@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from errors import Interrupted, UsageError
 from methods import __version__
+from training.cadence import passed
 from training.distributed import World, find_world
 from training.trainer import Trainer
 
@@ -112,16 +113,15 @@ def train(
         while not trainer.finished:
             trainer.make_step(trainer.next_batch())
             bar.update(int(trainer.position) - bar.n)
-            ended = trainer.epoch if trainer.epoch > epoch else None
+            before, epoch = epoch, trainer.epoch
+            ended = epoch > before
             if ended:
-                epoch = ended
-                rows.append(
-                    trainer.finish_epoch(epoch % settings.eval_every == 0 or trainer.finished)
-                )
+                evaluate = passed(settings.eval_every, before, epoch) or trainer.finished
+                rows.append(trainer.finish_epoch(evaluate))
                 if folder:
                     folder.append_row(rows[-1])
                     report(rows[-1], trainer.task.epochs, bar if on_terminal else None)
-            signals.checkpoint |= settings.checkpoint_every.due(trainer.step, ended)
+            signals.checkpoint |= settings.checkpoint_every.due(trainer.step, before, epoch)
             if not trainer.finished and (ended or trainer.world.may_talk(trainer.step)):
                 heed(signals, trainer, folder, settings, rows)
 

@@ -121,8 +121,20 @@ def test_no_checkpoint_is_a_start(tmp_path: Path) -> None:
 )
 def test_a_cadence_in_epochs_of_four_steps_and_in_steps(text: str, due: list[int]) -> None:
     cadence = Cadence(text)
-    ended = {4: 1, 8: 2}
-    assert [step for step in range(1, 10) if cadence.due(step, ended.get(step))] == list(due)
+    steps = range(1, 10)
+    assert [step for step in steps if cadence.due(step, (step - 1) // 4, step // 4)] == list(due)
+
+
+def test_a_cadence_in_epochs_of_which_some_are_skipped() -> None:
+    """Under a budget of compute a step may end several: due is the first one at or past a third."""
+    complete = [0, 2, 4, 5, 8, 10, 15]
+    cadence = Cadence("3")
+    due = [
+        now
+        for now, before in zip(complete[1:], complete)
+        if cadence.due(step=1, before=before, now=now)
+    ]
+    assert due == [4, 8, 10, 15]
 
 
 def test_a_cadence_in_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +144,7 @@ def test_a_cadence_in_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
     due = []
     for minute in range(8):
         now = 1000.0 + 60 * minute
-        due.append(cadence.due(minute, 1))
+        due.append(cadence.due(minute, 0, 1))
     assert due == [False, False, True, False, True, False, True, False]
 
 

@@ -241,6 +241,9 @@ def test_a_published_command_warns_of_nothing(dataset: str, published_runs) -> N
             dict(epochs=10, schedule="step", milestones=[3, 5], gamma=0.2),
         ),
         ("--scheduler_type linear", dict(schedule="linear", milestones=[])),
+        ("--scheduler_type standard --M 3 --epoch 4", dict(schedule="step", milestones=[3])),
+        ("--method None --augmentation CE", dict(method="SGD", augmentation="standard")),
+        ("--augmentation RICAP", dict(augmentation_options=dict(alpha=0.3), augmentation="ricap")),
         (
             "--augmentation randaugment --randaugm_N 3 --randaugm_M 9",
             dict(augmentation_options=dict(randaugment_n=3, randaugment_m=9)),
@@ -271,6 +274,39 @@ def test_a_published_flag_without_counterpart_is_noted(flag: str) -> None:
     assert flag in notes[0]
     assert "no effect" in notes[0]
     assert vars(settings).keys() == vars(parse([])[0]).keys()
+
+
+@pytest.mark.parametrize("schedule", ["step", "standard"])
+def test_the_published_step_schedule_without_milestones_is_constant(schedule: str) -> None:
+    settings, notes = parse(["--scheduler_type", schedule, "--epoch", "40"])
+    assert (settings.schedule, settings.milestones) == ("step", [])
+    (note,) = notes
+    assert note.startswith("--scheduler-type step without --M: the learning rate stays constant")
+    settings, notes = parse(["--schedule", "step", "--epochs", "40"])
+    assert settings.milestones == [20, 30]
+    assert notes == []
+
+
+@pytest.mark.parametrize(
+    "words, reason",
+    [
+        ("--gamma 0.5", "with --schedule linear"),
+        ("--gamma_scheduler 0.5 --scheduler_type linear", "with --schedule linear"),
+        ("--gamma_scheduler 0.5 --scheduler_type step", "without milestones"),
+        ("--schedule step --epochs 1 --gamma 0.5", "without milestones"),
+    ],
+)
+def test_a_factor_without_milestones_is_noted(words: str, reason: str) -> None:
+    settings, notes = parse(words.split())
+    assert notes[-1] == f"--gamma has no effect {reason}"
+    assert settings.gamma == 0.1
+
+
+def test_preloading_is_said_to_depend_on_memory() -> None:
+    _, notes = parse(["--pre_load", "True", "--resident-limit", "0"])
+    assert notes == [
+        "--pre-load has no effect: images are kept in memory where they fit, see --resident-limit"
+    ]
 
 
 def test_notes_are_printed_a_line_each(train_here) -> None:
@@ -984,6 +1020,18 @@ def test_fewer_evaluations_leave_test_columns_empty_and_all_else_alike(
     assert sometimes["eval_seconds"].diff().gt(0).tolist() == evaluated.tolist()
     models = [torch.load(tmp_path / "results" / f"every{n}" / "model.pt") for n in (1, 3)]
     assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
+
+
+def test_epochs_that_a_step_skips_are_evaluated_at_the_next_one(train_here) -> None:
+    """Where ten candidates are scored for each image of a step, steps are longer than epochs."""
+    words = ("--method", "obftf", "--compute-budget", "--epochs", 20, "--eval-every", 3)
+    outcome = train_here(*SHORT, *words, "--budget", 0.05, "--experiment-name", "skips")
+    assert outcome.returncode == 0, outcome.stderr
+    curve = read_curve(Path("results/skips"))
+    ended, before = curve["epoch"].to_numpy(), np.append(0, curve["epoch"].to_numpy()[:-1])
+    due = (ended // 3 > before // 3) | (ended == 20)
+    assert (ended[due] % 3 != 0).sum() >= 3, "none is skipped, so nothing is tested"
+    assert curve["test_accuracy"].notna().tolist() == due.tolist()
 
 
 # Divergence

@@ -207,6 +207,7 @@ OTHER = {
 #: What a flag needs beside it to have an effect.
 COMPANY = {
     "--milestones": "--schedule step",
+    "--gamma": "--schedule step",
     "--smoothing": "--method p-SGD",
     "--uniform-epochs": "--method p-SGD",
     "--sb-beta": "--method selective-backprop",
@@ -681,7 +682,7 @@ def test_a_sweep_that_is_stopped_and_killed_goes_on(start: Callable, tmp_path: P
 
 #: The runs of each part of example_scripts.sh.
 PARTS = {"demo": 108, "cpu": 243, "lengths": 7, "long": 45, "robustness": 33, "rivals": 28}
-PARTS |= {"regimes": 18, "tuned": 36, "full": 33, "published": 4}
+PARTS |= {"regimes": 18, "tuned": 36, "priming": 9, "full": 33, "published": 4}
 PARTS |= dict.fromkeys(("cifar10", "cifar100", "svhn", "mini-imagenet"), 288)
 SCORED = ("cpu", "rivals")  # their runs need files of scores
 CLAIMED = ("cpu", "long", "full")  # of these the published claims are judged

@@ -22,7 +22,7 @@ SELECTING = [name for name in METHODS if issubclass(METHODS[name], Selecting)]
 SIZES = dict(num_images=230, batch_size=16, budget=0.5, epochs=6)
 
 
-def make_run(name: str, augmentation: str = "ricap", **options: int | None) -> Trainer:
+def make_run(name: str, augmentation: str = "ricap", **options: float | None) -> Trainer:
     task = make_task(**SIZES)
     return make_trainer(make_method(name, task, **options), make_dataset(230), augmentation)
 
@@ -236,3 +236,45 @@ def test_folders_of_earlier_runs_keep_their_names() -> None:
     now = name_of(vars(parse(words)[0]))
     assert before == "digits_selective-backprop_standard_b0.2_s1"
     assert now == f"{before}_uniform-epochs-default"
+
+
+# --- What is told of the rest ---
+
+
+@pytest.mark.parametrize("name", ["selective-backprop", "grad-norm", "infobatch"])
+def test_the_realised_fraction_is_of_what_comes_after_the_uniform_start(name: str) -> None:
+    """Counted anew here; none of it is told while nothing is selected; a checkpoint keeps it."""
+    options = {"gradnorm_tau": 0.0} if name == "grad-norm" else {}
+    run = make_run(name, uniform_epochs=3, **options)
+    run.start()
+    trained(run, 21)
+    assert run.method.summary() == {}
+    handed_on = run.stream.number
+    blocks = []
+    run.method.draw = lambda progress, draw=run.method.draw: (
+        blocks.append(draw(progress)) or blocks[-1]
+    )
+    trained(run, 21)
+    if name == "selective-backprop":
+        waiting = len(run.method.selector.queue()[0])
+        expected = (21 * 16 + waiting) / run.images_scored
+        assert run.images_scored == 16 * (run.stream.number - handed_on)
+    elif name == "grad-norm":
+        assert run.images_scored == 21 * 48
+        expected = 1.0
+    else:
+        expected = run.method.kept / (230 * len(blocks))
+        assert sum(block.numel() for block in blocks) <= run.method.kept
+        assert run.method.kept < sum(block.numel() for block in blocks) + 16 * len(blocks)
+    summary = run.method.summary()
+    assert summary == {"realised_fraction": pytest.approx(expected)}
+    fresh = make_run(name, uniform_epochs=3, **options)
+    fresh.load_state_dict(saved_and_loaded(run.state_dict()))
+    assert fresh.method.summary() == summary
+
+
+def test_a_grad_norm_that_never_scores_says_so() -> None:
+    run = make_run("grad-norm", gradnorm_tau=1e6)
+    run.start()
+    trained(run, 42)
+    assert run.method.summary() == {"realised_fraction": 0.0}

@@ -7,6 +7,14 @@ import re
 import time
 
 
+def passed(every: int, before: int, now: int) -> bool:
+    """Whether a multiple of `every` was reached between two counts, of which some may be skipped.
+
+    Under a budget of compute one step may end several epochs.
+    """
+    return now // every > before // every
+
+
 class Cadence:
     """Parsed from the command line's text: `2` (epochs), `500steps` or `10minutes`."""
 
@@ -19,15 +27,18 @@ class Cadence:
         self.text, self.count, self.unit = text, int(match[1]), match[2] or "epoch"
         self.last = time.monotonic()
 
-    def due(self, step: int, epoch: int | None) -> bool:
-        """Whether to write a checkpoint after `step` optimizer steps, which end `epoch`, if any."""
+    def due(self, step: int, before: int, now: int) -> bool:
+        """Whether to write a checkpoint after a step, the `step`-th of the run.
+
+        Args:
+            before, now: budgeted epochs that were complete before it, and are after it.
+        """
         if self.unit == "minute":
             if time.monotonic() - self.last < 60 * self.count:
                 return False
             self.last = time.monotonic()
             return True
-        made = step if self.unit == "step" else epoch
-        return made is not None and made % self.count == 0
+        return passed(self.count, *((step - 1, step) if self.unit == "step" else (before, now)))
 
     def __str__(self) -> str:
         return self.text
