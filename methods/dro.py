@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Annotated
 
 import numpy as np
@@ -39,10 +38,12 @@ class HardnessWeightedSampler(BatchSampler):
     an image takes 4 bytes.
 
     Args:
-        num_samples, batch_size, max_ahead, device, generator: as for `BatchSampler`.
+        num_samples, batch_size, max_ahead, num_replicas, rank, device, generator: as for
+            `BatchSampler`.
         beta: robustness, per unit of loss, at least 0.
         initial_loss: assumed of images not yet visited; that of a guess, log(C) for the
-            cross-entropy of C classes, is a good choice. 0.1% of noise breaks ties.
+            cross-entropy of C classes, is a good choice. 0.1% of noise breaks ties. Or one of
+            each image [N], for example of an earlier training, which is taken as it is.
         momentum: weight in [0, 1) of the old stale loss in its update.
         replacement: whether an image may be drawn twice in a batch.
     """
@@ -53,56 +54,77 @@ class HardnessWeightedSampler(BatchSampler):
         batch_size: int,
         *,
         beta: float = 1.0,
-        initial_loss: float = 1.0,
+        initial_loss: float | Tensor = 1.0,
         momentum: float = 0.0,
         replacement: bool = False,
         max_ahead: int | None = None,
+        num_replicas: int = 1,
+        rank: int = 0,
         device: torch.device | str = "cpu",
         generator: torch.Generator | None = None,
     ):
-        super().__init__(num_samples, batch_size, max_ahead, device, generator)
-        if not (0 <= beta < math.inf and 0 <= momentum < 1 and math.isfinite(initial_loss)):
+        super().__init__(num_samples, batch_size, max_ahead, num_replicas, rank, device, generator)
+        initial = torch.as_tensor(initial_loss, dtype=torch.float32, device=self.device)
+        if not (0 <= beta < math.inf and 0 <= momentum < 1 and initial.isfinite().all()):
             raise ValueError("beta has to be at least 0, momentum in [0, 1), all of them finite")
+        if initial.ndim and initial.shape != (num_samples,):
+            raise ValueError(
+                f"initial_loss {list(initial.shape)}: give one number, or one for each image "
+                f"[{num_samples}]"
+            )
         self.beta, self.momentum, self.replacement = beta, momentum, replacement
-        noise = torch.randn(num_samples, generator=self.rng, device=self.device)
-        self.register_buffer("losses", initial_loss * (1 + 0.001 * noise))
+        if initial.ndim:
+            losses = initial.clone()
+        else:
+            noise = torch.randn(num_samples, generator=self.rng, device=self.device)
+            losses = initial * (1 + 0.001 * noise)
+        self.register_buffer("losses", losses)
+        self.build_tree()
+
+    def build_tree(self) -> None:
+        """On a CPU, make the tree of the losses as they are and a generator for it."""
         self.tree: RaceTree | None = None
         if self.on_cpu:
             seed = torch.randint(2**63 - 1, (), generator=self.rng)
             self.tree_rng = np.random.Generator(np.random.SFC64(int(seed)))
-            self.plant()
-        self.stale = self.native(self.losses)
+            self.fill_tree()
 
-    def plant(self) -> None:
-        """Make the tree of the losses as they are."""
+    def fill_tree(self) -> None:
         self.tree = RaceTree(self.beta * self.losses.double().numpy(), FLOOR)
 
-    def __setstate__(self, state: dict) -> None:
-        super().__setstate__(state)
-        self.stale = self.native(self.losses)  # a copy shares no memory with the original
+    def move(self, device: torch.device) -> None:
+        super().move(device)
+        self.build_tree()
+
+    @property
+    def stale(self) -> np.ndarray | Tensor:
+        """The losses [N] in the form that `native` gives; to write to them is to change them."""
+        return self.native(self.losses)
 
     def __len__(self) -> int:
         """Batches of one pass through a DataLoader: as many as images make whole ones."""
-        return self.num_samples // self.batch_size
+        return self.num_samples // self.draw_size
 
-    def __iter__(self) -> Iterator[list[int]]:
-        self.ahead = 0  # what an abandoned pass has drawn is never trained on
-        for _ in range(len(self)):
-            self.count_draw()
-            yield self.draw().tolist()
+    def draw(self, size: int | None = None) -> Tensor:
+        """Draw from the present state: indices [size] int64, in the order of drawing.
 
-    def draw(self) -> Tensor:
-        """A batch from the present state: indices [B] int64, in the order of drawing."""
+        Args:
+            size: images to draw, by default those of a batch (of all processes together).
+
+        Raises:
+            ValueError: for less than one image or, without replacement, more than there are.
+        """
+        size = self.draw_size if size is None else size
+        if size < 1 or (size > self.num_samples and not self.replacement):
+            raise ValueError(f"size {size}: give 1 to {self.num_samples}, the images")
         if self.tree is not None:
             draw = self.tree.draw_with_replacement if self.replacement else self.tree.draw
-            return torch.from_numpy(draw(self.batch_size, self.tree_rng))
+            return torch.from_numpy(draw(size, self.tree_rng))
         probabilities = self.probabilities()
         if not self.replacement:
-            return draw_without_replacement(probabilities, self.batch_size, self.rng, ordered=True)
+            return draw_without_replacement(probabilities, size, self.rng, ordered=True)
         sums = probabilities.cumsum(0)
-        points = torch.rand(
-            self.batch_size, dtype=sums.dtype, generator=self.rng, device=self.device
-        )
+        points = torch.rand(size, dtype=sums.dtype, generator=self.rng, device=self.device)
         return torch.searchsorted(sums, points * sums[-1], right=True).clamp(
             max=self.num_samples - 1
         )
@@ -128,10 +150,10 @@ class HardnessWeightedSampler(BatchSampler):
 
     def record(self, index: Tensor, losses: Tensor) -> None:
         """`update` without its checks: indices [b], losses [b] float32, on this device."""
-        index, losses = self.native(index), self.native(losses)
+        index, losses, stale = self.native(index), self.native(losses), self.stale
         if self.momentum:
-            losses = self.momentum * self.stale[index] + (1 - self.momentum) * losses
-        self.stale[index] = losses
+            losses = self.momentum * stale[index] + (1 - self.momentum) * losses
+        stale[index] = losses
         if self.tree is not None:
             self.tree.update(index, self.beta * losses.astype(np.float64))
 
@@ -181,8 +203,7 @@ class HardnessWeightedSampler(BatchSampler):
     def set_extra_state(self, state: dict) -> None:
         super().set_extra_state(state)
         if self.tree is not None:
-            # The buffers are loaded by now.
-            self.plant()
+            self.fill_tree()
             whole = self.tree_rng.bit_generator.state
             whole["state"]["state"] = state["tree_rng"].numpy().view(np.uint64)
             self.tree_rng.bit_generator.state = whole

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
+import torch.distributed as dist
+import torch.utils.data
 from torch import Tensor, nn
+
+MISUSED = (
+    "a sampler of whole batches, given as sampler= or asked to iterate a pass that has not begun: "
+    "give it to the DataLoader as batch_sampler=, without batch_size, or loop over the sampler"
+)
 
 
 class Sampler(nn.Module):
     """Random draws with a complete `state_dict`. It needs PyTorch and NumPy, not this driver.
 
-    State lives in buffers on one device, the generator's state beside it, so that
+    State lives in float32 buffers on one device, the generator's state beside it, so that
     `load_state_dict` goes on with the very same draws.
+
+    A sampler that is part of a model follows it to another device, where draws go on from a new
+    generator, seeded by the old one. Its numbers stay float32, whatever type the model takes.
 
     Args:
         device: where state is kept and draws are made.
@@ -27,7 +38,6 @@ class Sampler(nn.Module):
     def __init__(self, device: torch.device | str, generator: torch.Generator | None):
         super().__init__()
         self.device = torch.device(device)
-        self.on_cpu = self.device.type == "cpu"
         if generator is None:
             seed = int(torch.randint(2**63 - 1, ()))
             generator = torch.Generator(self.device).manual_seed(seed)
@@ -38,14 +48,36 @@ class Sampler(nn.Module):
             )
         self.rng = generator
 
+    @property
+    def on_cpu(self) -> bool:
+        return self.device.type == "cpu"
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Sampler:
+        """Take part in `.to()`, `.cuda()`, `.half()` and the like: the device changes, no type."""
+        before = next(self.buffers()).device
+        super()._apply(lambda state: state.to(fn(state).device), recurse)
+        device = next(self.buffers()).device
+        if device != before:
+            self.move(device)
+        return self
+
+    def move(self, device: torch.device) -> None:
+        """Follow the buffers to another device with what is kept beside them."""
+        seed = torch.randint(2**63 - 1, (), generator=self.rng, device=self.rng.device)
+        self.device = device
+        self.rng = torch.Generator(device).manual_seed(int(seed))
+
     def get_extra_state(self) -> dict:
         return {"rng": self.rng.get_state()}
 
     def set_extra_state(self, state: dict) -> None:
         self.rng.set_state(state["rng"].cpu())
+        # The buffers are loaded by now; `assign=True` has put the given tensors in their place.
+        for name, buffer in self.named_buffers(recurse=False):
+            setattr(self, name, buffer.to(self.device, torch.float32, copy=True))
 
 
-class BatchSampler(Sampler):
+class BatchSampler(Sampler, torch.utils.data.BatchSampler):
     """A `batch_sampler` for any DataLoader over N images, which learns from what it is shown.
 
     A DataLoader with workers draws ahead of training: it asks for `num_workers * prefetch_factor`
@@ -53,14 +85,23 @@ class BatchSampler(Sampler):
     it will show. Without workers (`num_workers=0`) each is drawn when it is needed. `max_ahead`
     turns a bound on this into an error.
 
+    Where R processes train one model together, each has a sampler of its own with the same
+    arguments but for `rank`, and a generator of the same seed. All draw the same R * B images and
+    hand out B of them each, no image twice; `update` exchanges what the processes learnt, through
+    the default group of `torch.distributed`, so that all keep the same state. Every process has
+    to call `update` equally often, with as many images.
+
     Args:
         num_samples: N, images of the data set.
-        batch_size: B, images of a batch.
+        batch_size: B, images of a batch (of each process, as for PyTorch's loaders).
         max_ahead: most draws that may await their `update`; None for any number.
-        device, generator: as for `Sampler`.
+        num_replicas: R, processes that train together.
+        rank: which of them this one is, from 0.
+        device, generator: as for `Sampler`; with several processes the generator has to be given.
 
     Raises:
-        ValueError: for a batch larger than the data set.
+        ValueError: for a batch (of all processes) larger than the data set, a rank that is none,
+            and several processes without a generator.
     """
 
     def __init__(
@@ -68,14 +109,39 @@ class BatchSampler(Sampler):
         num_samples: int,
         batch_size: int,
         max_ahead: int | None,
+        num_replicas: int,
+        rank: int,
         device: torch.device | str,
         generator: torch.Generator | None,
     ):
         super().__init__(device, generator)
-        if not 0 < batch_size <= num_samples:
-            raise ValueError(f"batch_size {batch_size}: give 1 to {num_samples}, the images")
+        if not 0 <= rank < num_replicas:
+            raise ValueError(f"rank {rank}: give 0 to num_replicas - 1, {num_replicas - 1}")
+        if num_replicas > 1 and generator is None:
+            raise ValueError(
+                f"num_replicas={num_replicas} processes have to draw alike: give each "
+                "generator=torch.Generator().manual_seed(SEED), with the same seed"
+            )
+        if not 0 < batch_size <= num_samples // num_replicas:
+            raise ValueError(
+                f"batch_size {batch_size}: give 1 to {num_samples // num_replicas}, the images"
+                + f" for each of {num_replicas} processes" * (num_replicas > 1)
+            )
         self.num_samples, self.batch_size, self.max_ahead = num_samples, batch_size, max_ahead
+        self.num_replicas, self.rank = num_replicas, rank
         self.ahead = 0  # batches drawn that no update has followed yet
+
+    @property
+    def draw_size(self) -> int:
+        """Images of a step, of all processes together."""
+        return self.batch_size * self.num_replicas
+
+    def __iter__(self) -> Pass:
+        return Pass(self)
+
+    def draw(self) -> Tensor:
+        """Batches of all processes together, at least one: int64 [..., draw_size]."""
+        raise NotImplementedError
 
     def count_draw(self) -> None:
         """Note that a batch is drawn, unless that would be too far ahead of training."""
@@ -96,6 +162,8 @@ class BatchSampler(Sampler):
         """Indices [b] and one number per image [b] float32, on this device, or a ValueError."""
         indices = torch.as_tensor(indices, dtype=torch.int64, device=self.device)
         values = per_image(torch.as_tensor(values, device=self.device).detach())
+        if indices.ndim > 1:
+            raise ValueError(f"indices {list(indices.shape)} are of several batches: {MISUSED}")
         if indices.shape != values.shape:
             raise ValueError(
                 f"indices {list(indices.shape)} and one value for each image of a batch "
@@ -104,11 +172,12 @@ class BatchSampler(Sampler):
         return indices, values
 
     def checked(self, indices: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """As `matched`, and on a CPU of images that are there, and finite.
+        """As `matched`, of all processes, and on a CPU of images that are there, and finite.
 
         On CUDA that is not looked at, because to look is to wait for the device.
         """
-        indices, values = self.matched(indices, values)
+        # Exchanged before they are looked at, so that all processes fail together.
+        indices, values = self.gathered(*self.matched(indices, values))
         if self.on_cpu:
             # One pass each: a negative index is a huge unsigned one, and a sum passes NaN on.
             if indices.numpy().view(np.uint64).max(initial=0) >= self.num_samples:
@@ -116,6 +185,92 @@ class BatchSampler(Sampler):
             if not math.isfinite(values.numpy().sum()):
                 raise ValueError("a value is NaN or infinite; has the training diverged?")
         return indices, values
+
+    def gathered(self, indices: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """What all processes learnt, from what this one did: [b] each to [R * b] each."""
+        if self.num_replicas == 1:
+            return indices, values
+        joined = dist.is_available() and dist.is_initialized()
+        processes = dist.get_world_size() if joined else 1
+        if processes != self.num_replicas:
+            raise RuntimeError(
+                f"num_replicas={self.num_replicas}, but torch.distributed joins {processes} "
+                "(init_process_group): a sampler learns from all processes, through it"
+            )
+        # As doubles, which hold any index exactly, both go in one exchange. A group of NCCL alone
+        # exchanges nothing from a CPU.
+        where = self.device if self.device.type in dist.get_backend_config() else "cuda"
+        part = torch.stack([indices.double(), values.double()]).to(where)
+        parts = [torch.empty_like(part) for _ in range(processes)]
+        dist.all_gather(parts, part)
+        whole = torch.cat(parts, 1).to(self.device)
+        return whole[0].long(), whole[1].float()
+
+
+class Pass(Iterator[list[int]]):
+    """One pass through a sampler's batches, with a `state_dict` from which another goes on.
+
+    Loaders that can stop in the middle of a pass ask for it (torchdata's StatefulDataLoader), next
+    to the sampler's own, which has to be loaded first. A loader with workers asks when it draws a
+    batch and saves the answer once that batch is handed out. By then other batches are drawn and
+    updates made, and a state has to be of that moment: it shares the buffers, as any module's does,
+    and the list of the batches drawn. A state is thus to be saved, or copied, at once.
+    """
+
+    def __init__(self, sampler: BatchSampler):
+        self.sampler = sampler
+        self.position = 0  # batches handed out
+        self.drawn: list[Tensor] = []  # what `draw` gave, int64 [k, draw_size] each
+        self.taken = 0  # batches of these that are handed out
+        self.rows: Iterator[list[int]] = iter(())  # those that are not
+        self.recording = False  # whether all draws are kept, because a state refers to them
+
+    def __iter__(self) -> Pass:
+        # A DataLoader and a loop over the sampler call only next() here. A DataLoader's own
+        # BatchSampler, put around a `sampler=`, asks for an iterator again, and would make batches
+        # of batches. In a pass that has begun it is a user who goes on.
+        if not self.position:
+            raise ValueError(MISUSED)
+        return self
+
+    def __next__(self) -> list[int]:
+        sampler = self.sampler
+        if self.position == len(sampler):
+            raise StopIteration
+        if not self.position:
+            sampler.ahead = 0  # what an abandoned pass has drawn is never trained on
+        sampler.count_draw()
+        batch = next(self.rows, None)
+        if batch is None:
+            if not self.recording:
+                self.drawn, self.taken = [], 0
+            self.drawn.append(sampler.draw().reshape(-1, sampler.draw_size).cpu())
+            self.rows = iter(self.drawn[-1].tolist())
+            batch = next(self.rows)
+        self.position += 1
+        self.taken += 1
+        return batch[sampler.rank :: sampler.num_replicas]
+
+    def state_dict(self) -> dict:
+        self.recording = True
+        return {
+            "position": self.position,
+            "taken": self.taken,
+            "draws": len(self.drawn),  # made when the sampler's generator was saved
+            "drawn": self.drawn,
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Go on from a state, once the sampler has loaded its own of the same moment."""
+        self.position, self.taken = state["position"], state["taken"]
+        self.drawn = list(state["drawn"])
+        # A draw takes as many random numbers whatever is learnt: this moves the generator past
+        # those made later, which are handed out as they were.
+        for _ in self.drawn[state["draws"] :]:
+            self.sampler.draw()
+        batches = [batch for block in self.drawn for batch in block.tolist()]
+        self.rows = iter(batches[self.taken :])
+        self.sampler.ahead = 0
 
 
 def per_image(values: Tensor) -> Tensor:

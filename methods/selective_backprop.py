@@ -24,6 +24,9 @@ class SelectiveBackpropSelector(Sampler):
     Whether a batch is full depends on how many images were kept, so one number per scored batch
     is read back from the device.
 
+    How often a process steps depends on what it kept, so several processes that train one model
+    together (`DistributedDataParallel`) cannot each have a selector.
+
     Args:
         batch_size: B, images of a batch to train on.
         beta: exponent of the percentile, at least 0; 1/b - 1 keeps a share of b.
@@ -105,6 +108,10 @@ class SelectiveBackpropSelector(Sampler):
         # A NaN comes after all others: it is kept, trained on and found.
         lower = torch.searchsorted(self.history.sort().values, losses)
         return coins < (lower / self.HISTORY) ** self.beta
+
+    def move(self, device: torch.device) -> None:
+        super().move(device)
+        self.pieces = [[column.to(device) for column in columns] for columns in self.pieces]
 
     def get_extra_state(self) -> dict:
         # Cloned, because a slice would be saved with all of the storage behind it.

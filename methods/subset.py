@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated
 
 import torch
@@ -32,8 +31,9 @@ class PSGDSampler(BatchSampler):
     A draw takes O(N) work once an epoch, and an image 8 bytes.
 
     Args:
-        num_samples, batch_size, device, generator: as for `BatchSampler`.
-        subset_size: images drawn per epoch, floor(b * N) for a budget b; by default all.
+        num_samples, batch_size, num_replicas, rank, device, generator: as for `BatchSampler`.
+        subset_size: images drawn per epoch (of all processes together), floor(b * N) for a
+            budget b; by default all.
         smoothing: multiple of the mean importance added to every image's.
     """
 
@@ -44,14 +44,16 @@ class PSGDSampler(BatchSampler):
         *,
         subset_size: int | None = None,
         smoothing: float = 1.0,
+        num_replicas: int = 1,
+        rank: int = 0,
         device: torch.device | str = "cpu",
         generator: torch.Generator | None = None,
     ):
-        super().__init__(num_samples, batch_size, None, device, generator)
+        super().__init__(num_samples, batch_size, None, num_replicas, rank, device, generator)
         self.subset_size = num_samples if subset_size is None else subset_size
-        if not batch_size <= self.subset_size <= num_samples:
+        if not self.draw_size <= self.subset_size <= num_samples:
             raise ValueError(
-                f"subset_size {subset_size}: give {batch_size}, one batch, to {num_samples}"
+                f"subset_size {subset_size}: give {self.draw_size}, one batch, to {num_samples}"
             )
         self.smoothing = smoothing
         self.register_buffer("total", torch.zeros(num_samples, device=self.device))
@@ -59,16 +61,13 @@ class PSGDSampler(BatchSampler):
 
     def __len__(self) -> int:
         """Batches of an epoch; the ragged end of its subset is dropped."""
-        return self.subset_size // self.batch_size
-
-    def __iter__(self) -> Iterator[list[int]]:
-        yield from self.draw().tolist()
+        return self.subset_size // self.draw_size
 
     def draw(self) -> Tensor:
-        """The batches of an epoch: int64 [len(self), B], no index twice."""
+        """The batches of an epoch: int64 [len(self), draw_size], no index twice."""
         drawn = draw_without_replacement(self.weights(), self.subset_size, self.rng)
         order = torch.randperm(self.subset_size, generator=self.rng, device=self.device)
-        size = self.batch_size
+        size = self.draw_size
         return drawn[order[: len(self) * size]].view(-1, size)
 
     def weights(self) -> Tensor:
@@ -98,6 +97,7 @@ class PSGDSampler(BatchSampler):
                 indices outside the data set.
         """
         self.record(*self.checked(indices, probabilities))
+        self.count_update()
 
     def record(self, index: Tensor, probability: Tensor) -> None:
         """`update` without its checks: indices [b], probabilities [b] float32, on this device."""

@@ -19,7 +19,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("installed")
     for name in ("package", "methods", "augmentations"):
         shutil.copytree(ROOT / name, source / name)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     options = ["--quiet", "--no-deps", "--no-build-isolation", "--target", str(target)]
     subprocess.run([sys.executable, "-m", "pip", "install", *options, str(source)], check=True)
@@ -67,4 +67,30 @@ def test_package_is_the_code_of_the_checkout_and_needs_nothing_else(installed, t
     for folder in ("methods", "methods/scores", "augmentations"):
         for path in (ROOT / folder).glob("*.py"):
             copy = installed / "budgetbench" / folder / path.name
-            assert copy.read_bytes() == path.read_bytes()
+            if path.name == "__main__.py":
+                assert not copy.exists()
+            else:
+                assert copy.read_bytes() == path.read_bytes()
+
+
+def test_every_module_of_the_package_can_be_imported(installed, tmp_path):
+    """Where nothing of the checkout can: also those that no other module of it imports."""
+    code = """
+import importlib, pkgutil, sys, budgetbench
+for module in pkgutil.walk_packages(budgetbench.__path__, "budgetbench."):
+    importlib.import_module(module.name)
+    print(module.name)
+"""
+    result = run(code, installed, tmp_path)
+    assert result.returncode == 0, result.stderr
+    files = (path.relative_to(installed) for path in installed.rglob("budgetbench/**/*.py"))
+    modules = {".".join(file.with_suffix("").parts).removesuffix(".__init__") for file in files}
+    assert set(result.stdout.split()) == modules - {"budgetbench"}
+    assert len(modules) > 20
+
+
+def test_the_package_has_no_commands(installed):
+    """None that `pip` makes, and none for `python -m`: they are the driver's."""
+    assert not list(installed.rglob("__main__.py"))
+    assert not list(installed.glob("bin/*"))
+    assert not list(installed.rglob("entry_points.txt"))

@@ -345,7 +345,7 @@ def make_sampler(
         num_samples, batch_size, device=device, generator=generator, **options
     )
     if path == "vector":
-        sampler.tree, sampler.stale = None, sampler.losses
+        sampler.tree = None
     assert (sampler.tree is not None) == (path == "tree")
     return sampler
 
