@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from errors import Interrupted, UsageError
+from errors import Interrupted, UsageError, say
 from running.signals import Signals
 
 from .estimate import Estimator, in_words
@@ -25,7 +24,7 @@ def sweep(options: argparse.Namespace, flags: Mapping[str, Sequence[str]]) -> in
     """Make the runs of a grid, or with --dry-run only list them; the exit status is 0 or 1."""
     runs, notes = list_runs(expand(grids(options.grid, flags)))
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+        say(f"note: {note}")
     first, step = options.shard
     runs = runs[first - 1 :: step]
     estimator = Estimator({Path(run.settings["results_dir"]) for run in runs})
