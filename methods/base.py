@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ class Task:
     epochs: int  # E budgeted epochs; the run makes E * S steps
     device: torch.device  # where state and draws live
     seed: int  # of the method's own random draws
+    data_sha256: str | None = None  # `Dataset.sha256`
 
 
 class OptionError(ValueError):
@@ -56,6 +58,9 @@ class Method(nn.Module):
     `Annotated[type, dict(help=..., low=..., high=...)]`: the command line is made from them. Of
     texts, `choices` are all that is allowed, and `needed` says how to get one that has to be given.
     """
+
+    #: Of each option that names a file, the SHA-256 of what was read: a run is identified by this.
+    files: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, task: Task):
         super().__init__()
