@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 
 class RunError(Exception):
@@ -37,6 +38,8 @@ class Interrupted(RunError):
 
 def exit_status_of(program: str, work: Callable[[], int]) -> int:
     """Do a program's work; an error is told in one line, and the exit status is its own."""
+    with suppress(AttributeError):  # where it is none, or not a stream of text
+        sys.stdout.reconfigure(errors="backslashreplace")  # for names that it cannot encode
     try:
         return work()
     except RunError as error:
@@ -46,8 +49,18 @@ def exit_status_of(program: str, work: Callable[[], int]) -> int:
     except OSError as error:
         message, status = f"{error.filename or 'input/output'}: {error.strerror}", 1
     if is_first_of_machine():
-        print(f"{program}: {message}", file=sys.stderr)
+        say(f"{program}: {message}")
     return status
+
+
+def say(text: str) -> None:
+    """Tell the user something on standard error, in one line whatever is in it.
+
+    Names of files may hold line breaks, control characters and bytes that are no UTF-8; they are
+    written as escapes.
+    """
+    line = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    print(line, file=sys.stderr)
 
 
 def is_first_of_machine() -> bool:

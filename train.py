@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from errors import exit_status_of, is_first_of_machine
+from errors import exit_status_of, is_first_of_machine, say
 
 
 def main(arguments: list[str]) -> int:
@@ -16,7 +16,7 @@ def main(arguments: list[str]) -> int:
 
         settings, notes = parse(arguments)
         for note in notes if is_first_of_machine() else ():
-            print(f"note: {note}", file=sys.stderr)
+            say(f"note: {note}")
         run(settings)
         return 0
 

@@ -59,7 +59,7 @@ def main() -> None:
             for _ in range(SAVES):
                 began = time.perf_counter()
                 state = trainer.state_dict() | {"rows": []}
-                checkpoint.save(run, identity(settings, trainer.task), state)
+                checkpoint.save(run, identity(settings, trainer), state)
                 saves.append(time.perf_counter() - began)
         median = statistics.median(saves)
         print(f"{method:20}{median:10.3f} s{epoch:18.1f} s{median / epoch:9.2%}", flush=True)

@@ -107,7 +107,7 @@ def add_task_flags(parser: Parser) -> None:
         type=number(int, low=1),
         metavar="N",
         help="train on a random class-balanced subset of N images, fixed by --data-seed and taken "
-        "before --validation, --imbalance and --label-noise",
+        "before --imbalance, --label-noise and --validation",
     )
     group.add_argument(
         "--validation",
@@ -115,8 +115,9 @@ def add_task_flags(parser: Parser) -> None:
         nargs="?",
         const=5000,
         metavar="N",
-        help="hold out N training images, class-balanced, and evaluate on them instead of the "
-        f"test set; 5000 if N is left out ({STUDY})",
+        help="hold out N training images and evaluate on them instead of the test set; 5000 if N "
+        f"is left out ({STUDY}). Class-balanced; with --imbalance in the proportions of the "
+        "classes, and with --label-noise the labels held out are as noisy as those trained on",
     )
     group.add_argument(
         "--imbalance",
@@ -130,7 +131,7 @@ def add_task_flags(parser: Parser) -> None:
         type=number(float, above=0, below=1),
         metavar="SHARE",
         help="give that share of the training images, in (0, 1), a wrong label, any one equally "
-        "likely (Han et al. 2018); after --imbalance",
+        "likely (Han et al. 2018); after --imbalance, before --validation; not of the test set",
     )
     group.add_argument(
         "--model",

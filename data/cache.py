@@ -6,52 +6,69 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import os
 import shutil
-import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
+from errors import UsageError, say
+
+from .dataset import content_digest
+
 Arrays = dict[str, np.ndarray]
-FORMAT = 1  # of the cache's own files; a change makes old caches be decoded again
+FORMAT = 2  # of the cache's own files; a change makes old caches be decoded again
+DIGEST = "sha256"  # name of the part that is a digest of the others
 
 
-def cached(root: Path, name: str, files: list[Path], decode: Callable[[], Arrays]) -> Arrays:
+def cached(
+    root: Path, name: str, files: list[Path], decode: Callable[[], Arrays]
+) -> tuple[Arrays, str]:
     """The arrays that `decode` makes of `files`, from `root`/cache where they are already.
+
+    With them comes their `content_digest`, which is worked out when they are decoded and kept.
 
     A cache belongs to the names, sizes and modification times of its files, so changed files are
     noticed; it is written aside and renamed, so that runs starting together cannot see half of
     one; a damaged one is noticed by its checksums and made again. Where `root` cannot be
     written, the arrays are decoded into memory and a note says so.
     """
+
+    def decode_with_digest() -> Arrays:
+        arrays = decode()
+        digest = bytes.fromhex(content_digest(arrays))
+        return arrays | {DIGEST: np.frombuffer(digest, dtype=np.uint8)}
+
     folder = root / "cache" / f"{name}-{fingerprint(root, files)}"
     arrays = load(folder)
-    if arrays is not None:
-        return arrays
-    try:
-        with locked(root, name):
-            arrays = load(folder)  # another run may have made it meanwhile
-            if arrays is None:
-                store(folder, decode())
-                arrays = load(folder)
-    except OSError as error:
-        print(
-            f"note: no cache in {folder.parent} ({error.strerror}); decoding in memory",
-            file=sys.stderr,
-        )
-    return decode() if arrays is None else arrays
+    if arrays is None:
+        try:
+            with locked(root, name):
+                arrays = load(folder)  # another run may have made it meanwhile
+                if arrays is None:
+                    store(folder, decode_with_digest())
+                    arrays = load(folder)
+        except OSError as error:
+            say(f"note: no cache in {folder.parent} ({error.strerror}); decoding in memory")
+    if arrays is None:
+        arrays = decode_with_digest()
+    return arrays, arrays.pop(DIGEST).tobytes().hex()
 
 
 def fingerprint(root: Path, files: list[Path]) -> str:
     """Sixteen hexadecimal digits that change when a file does."""
     digest = hashlib.sha256(str(FORMAT).encode())
     for file in sorted(files):
-        status = file.stat()
-        digest.update(
-            f"\0{file.relative_to(root)}\0{status.st_size}\0{status.st_mtime_ns}".encode()
-        )
+        try:
+            status = file.stat()
+        except OSError as error:
+            raise UsageError(
+                f"{file}: cannot be read ({error.strerror}); replace it or remove it"
+            ) from error
+        facts = f"\0{file.relative_to(root)}\0{status.st_size}\0{status.st_mtime_ns}"
+        digest.update(os.fsencode(facts))  # as file names need not be UTF-8
     return digest.hexdigest()[:16]
 
 

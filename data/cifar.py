@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +12,7 @@ import numpy as np
 
 from .cache import Arrays, cached
 from .dataset import Dataset
-from .downloads import check_labels, download, fetch, unreadable
+from .downloads import check_images, check_labels, download, fetch, unreadable
 
 
 class Files(NamedTuple):
@@ -60,9 +61,10 @@ def load(root: Path, name: str, files: Files, mean, deviation) -> Dataset:
     paths = fetch(root, name, [*parts["train"], *parts["test"], meta], get)
 
     content = unpickle(root / meta)
-    if not isinstance(content, dict) or files.names not in content:
+    names = content.get(files.names) if isinstance(content, dict) else None
+    if not names or not isinstance(names, list):
         raise unreadable(root / meta, "CIFAR", KeyError(f"no {files.names} in it"))
-    classes = tuple(content[files.names])
+    classes = tuple(map(str, names))
 
     def decode() -> Arrays:
         arrays = {}
@@ -73,24 +75,52 @@ def load(root: Path, name: str, files: Files, mean, deviation) -> Dataset:
             arrays[f"{part}_labels"] = np.concatenate(targets)
         return arrays
 
-    arrays = cached(root, name, paths, decode)
-    return Dataset(**arrays, classes=classes, mean=mean, deviation=deviation)
+    arrays, sha256 = cached(root, name, paths, decode)
+    return Dataset(**arrays, classes=classes, mean=mean, deviation=deviation, sha256=sha256)
 
 
 def read_batch(path: Path, labels: str, classes: int) -> tuple[np.ndarray, np.ndarray]:
     content = unpickle(path)
     try:
-        images = np.asarray(content["data"], dtype=np.uint8).reshape(-1, 3, 32, 32)
-        targets = np.asarray(content[labels], dtype=np.int64)
+        images, targets = np.asarray(content["data"]), np.asarray(content[labels])
+        images = check_images(path, "CIFAR", images, (3, 32, 32))
     except (KeyError, TypeError, ValueError) as error:
         raise unreadable(path, "CIFAR", error) from error
-    check_labels(path, "CIFAR", targets, len(images), classes)
-    return images, targets
+    return images, check_labels(path, "CIFAR", targets, len(images), classes)
+
+
+def latin1(text: str, encoding: str) -> bytes:
+    """How Python 3 writes bytes in the pickles of Python 2: as text, to be encoded."""
+    return text.encode("latin1")
+
+
+#: All that a pickle may call: what makes arrays, numbers of NumPy's and bytes.
+CALLS = {
+    "_codecs.encode": latin1,
+    "numpy.dtype": np.dtype,
+    "numpy.ndarray": np.ndarray,
+    "numpy._core.multiarray._reconstruct": np._core.multiarray._reconstruct,
+    "numpy._core.multiarray.scalar": np._core.multiarray.scalar,
+    "numpy._core.numeric._frombuffer": np._core.numeric._frombuffer,
+}
+
+
+class PlainUnpickler(pickle.Unpickler):
+    """Reads lists, dictionaries, texts, numbers and arrays; runs no code that a file names."""
+
+    def find_class(self, module: str, name: str) -> Callable:
+        module = module.replace("numpy.core.", "numpy._core.")  # as NumPy 1 called it
+        try:
+            return CALLS[f"{module}.{name}"]
+        except KeyError:
+            raise pickle.UnpicklingError(
+                f"calls {module}.{name}, and code of a file is not run"
+            ) from None
 
 
 def unpickle(path: Path) -> dict:
     try:
         with open(path, "rb") as file:
-            return pickle.load(file, encoding="latin1")
+            return PlainUnpickler(file, encoding="latin1").load()
     except Exception as error:  # pickle raises nearly anything on damaged bytes
         raise unreadable(path, "CIFAR", error) from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,6 +29,17 @@ class Dataset:
     deviation: tuple[float, ...]  # per channel, of values in [0, 1]
     flip: float = 0.5  # probability of mirroring an image in training
     padding: int = 4  # pixels around an image before its random crop
+    sha256: str | None = None  # of all images and labels as loaded, before any choice among them
+
+
+def content_digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256, in hexadecimal, of arrays of any shape, their names, types and shapes."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        for start in range(0, len(array), PART):
+            digest.update(np.ascontiguousarray(array[start : start + PART]))
+    return digest.hexdigest()
 
 
 def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -45,10 +58,17 @@ def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[flo
     return tuple(means), tuple(deviations)
 
 
-def stratified(labels: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` random positions of `labels` [n], as equal in number over classes as can be."""
+def stratified(
+    labels: np.ndarray, count: int, rng: np.random.Generator, proportional: bool = False
+) -> np.ndarray:
+    """`count` random positions of `labels` [n], as equal in number over classes as can be.
+
+    Or, if `proportional`, as nearly in proportion to the sizes of the classes.
+    """
     order = rng.permutation(len(labels))
     rank = ranks_within_class(labels, order)
+    if proportional:
+        rank = (rank + 0.5) / np.bincount(labels)[labels]
     # A stable sort by rank takes one of each class, then a second of each, and so on.
     return order[np.argsort(rank[order], kind="stable")][:count]
 
@@ -82,9 +102,12 @@ def class_balanced_subset(dataset: Dataset, count: int, seed: int) -> Dataset:
     return replace(dataset, train_images=images, train_labels=dataset.train_labels[kept])
 
 
-def hold_out(dataset: Dataset, count: int, seed: int) -> Dataset:
-    """Evaluate on a class-balanced part of the training set, taken out of it, not on test."""
-    held = held_out(dataset, count, seed)
+def hold_out(dataset: Dataset, count: int, seed: int, proportional: bool = False) -> Dataset:
+    """Evaluate on a part of the training set, taken out of it, not on test.
+
+    It is class-balanced or, if `proportional`, has the classes in the proportions of the whole.
+    """
+    held = held_out(dataset, count, seed, proportional)
     images = Rows.of(dataset.train_images)
     return replace(
         dataset,
@@ -95,7 +118,7 @@ def hold_out(dataset: Dataset, count: int, seed: int) -> Dataset:
     )
 
 
-def held_out(dataset: Dataset, count: int, seed: int) -> np.ndarray:
+def held_out(dataset: Dataset, count: int, seed: int, proportional: bool = False) -> np.ndarray:
     """Which training images `hold_out` takes out: bool [N]."""
     n = len(dataset.train_labels)
     if not 0 < count < n:
@@ -104,5 +127,6 @@ def held_out(dataset: Dataset, count: int, seed: int) -> np.ndarray:
             f"for example --validation {max(1, n // 10)}"
         )
     held = np.zeros(n, dtype=bool)
-    held[stratified(dataset.train_labels, count, np.random.default_rng(seed))] = True
+    rng = np.random.default_rng(seed)
+    held[stratified(dataset.train_labels, count, rng, proportional)] = True
     return held

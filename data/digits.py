@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .dataset import Dataset, channel_statistics
+from .dataset import Dataset, channel_statistics, content_digest
 
 
 def load(root: Path, **_) -> Dataset:
@@ -21,6 +21,7 @@ def load(root: Path, **_) -> Dataset:
         members = np.flatnonzero(labels == label)
         test[members[len(members) - len(members) // 5 :]] = True
     mean, deviation = channel_statistics(images[~test])
+    sha256 = content_digest({"images": images, "labels": labels})
     return Dataset(
         train_images=images[~test],
         train_labels=labels[~test],
@@ -31,4 +32,5 @@ def load(root: Path, **_) -> Dataset:
         deviation=deviation,
         flip=0.0,
         padding=1,
+        sha256=sha256,
     )

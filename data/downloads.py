@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import socket
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from errors import UsageError
+from errors import UsageError, say
 
 from .cache import locked
 
@@ -23,7 +23,7 @@ def fetch(root: Path, name: str, files: list[str], get: Callable[[], None]) -> l
     try:
         with locked(root, name):
             if not all(path.is_file() for path in paths):
-                print(f"downloading {name} to {root}", file=sys.stderr)
+                say(f"downloading {name} to {root}")
                 get()
     except Exception as error:  # of many kinds: network, server, checksum, disk
         reason = " ".join(str(error).split()).rstrip(":") or type(error).__name__
@@ -46,12 +46,38 @@ def download(source: str, root: Path, **which: str) -> None:
         socket.setdefaulttimeout(limit)
 
 
-def check_labels(path: Path, kind: str, labels: np.ndarray, images: int, classes: int) -> None:
-    """Refuse a file whose labels are not one of the classes for each image."""
-    if len(labels) != images:
-        raise unreadable(path, kind, ValueError(f"{images} images but {len(labels)} labels"))
-    for strange in labels[(labels < 0) | (labels >= classes)]:
-        raise unreadable(path, kind, ValueError(f"{strange} is not one of {classes} labels"))
+def check_images(path: Path, kind: str, images: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A file's images as uint8 [n, *shape]; refused if they are none, or of other sizes or values.
+
+    Args:
+        images: of any type of number; a shape of [n, pixels] is taken for one of [n, *shape].
+    """
+    if len(images) == 0:
+        raise unreadable(path, kind, ValueError("no images in it"))
+    if images.shape[1:] not in (shape, (math.prod(shape),)):
+        sizes = (" x ".join(map(str, each)) for each in (images.shape[1:], shape))
+        raise unreadable(path, kind, ValueError("images of {}, not of {}".format(*sizes)))
+    return check_whole(path, kind, images, 255).astype(np.uint8, copy=False).reshape(-1, *shape)
+
+
+def check_labels(
+    path: Path, kind: str, labels: np.ndarray, images: int, classes: int
+) -> np.ndarray:
+    """A file's labels as int64 [n]; refused if they are not one of the classes for each image."""
+    if labels.shape != (images,):
+        raise unreadable(path, kind, ValueError(f"{images} images but {labels.size} labels"))
+    return check_whole(path, kind, labels, classes - 1).astype(np.int64, copy=False)
+
+
+def check_whole(path: Path, kind: str, values: np.ndarray, highest: int) -> np.ndarray:
+    """The values, all of which have to be whole numbers from 0 to `highest`."""
+    if values.dtype.kind not in "biuf":
+        raise unreadable(path, kind, ValueError(f"{values.dtype} where numbers should be"))
+    strange = (values < 0) | (values > highest) | (values != np.floor(values))
+    if strange.any():
+        value = values.flat[strange.argmax()]
+        raise unreadable(path, kind, ValueError(f"{value} is no whole number from 0 to {highest}"))
+    return values
 
 
 def unreadable(path: Path, kind: str, error: Exception) -> UsageError:

@@ -9,7 +9,7 @@ import numpy as np
 
 from .cache import Arrays, cached
 from .dataset import Dataset
-from .downloads import check_labels, download, fetch, unreadable
+from .downloads import check_images, check_labels, download, fetch, unreadable
 
 RAW = "FashionMNIST/raw/"
 PREFIXES = ("train", "t10k")
@@ -33,21 +33,20 @@ def load(root: Path, **_) -> Dataset:
     paths = fetch(root, "fashion-mnist", files, partial(download, "FashionMNIST", root))
 
     def decode() -> Arrays:
-        train_images, train_labels, test_images, test_labels = map(read, paths)
-        check_labels(paths[1], "Fashion-MNIST", train_labels, len(train_images), 10)
-        check_labels(paths[3], "Fashion-MNIST", test_labels, len(test_images), 10)
-        return dict(
-            train_images=train_images[:, None],
-            train_labels=train_labels,
-            test_images=test_images[:, None],
-            test_labels=test_labels,
-        )
+        arrays = {}
+        for part, (file, labelled) in (("train", paths[:2]), ("test", paths[2:])):
+            images = check_images(file, "Fashion-MNIST", read(file)[:, None], (1, 28, 28))
+            labels = check_labels(labelled, "Fashion-MNIST", read(labelled), len(images), 10)
+            arrays |= {f"{part}_images": images, f"{part}_labels": labels}
+        return arrays
 
+    arrays, sha256 = cached(root, "fashion-mnist", paths, decode)
     return Dataset(
-        **cached(root, "fashion-mnist", paths, decode),
+        **arrays,
         classes=CLASSES,
         mean=(0.2860,),
         deviation=(0.3530,),
+        sha256=sha256,
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from errors import UsageError
 
 from .cache import cached
-from .dataset import Dataset, channel_statistics
+from .dataset import Dataset, channel_statistics, content_digest
 from .image_files import decode_images
 
 
@@ -32,27 +32,33 @@ def load(root: Path, *, image_size: int | None, **_) -> Dataset:
         )
     parts = {part: list_images(root / part, classes) for part in ("train", evaluated)}
     files = [file for paths, _ in parts.values() for file in paths]
-    arrays = cached(
+    arrays, sha256 = cached(
         root,
         f"folder-{image_size}",
         files,
         lambda: {"images": decode_images(files, root, image_size)},
     )
     train_images, test_images = np.split(arrays["images"], [len(parts["train"][0])])
+    labels = dict(train_labels=parts["train"][1], test_labels=parts[evaluated][1])
     mean, deviation = channel_statistics(train_images)
     return Dataset(
         train_images=train_images,
-        train_labels=parts["train"][1],
         test_images=test_images,
-        test_labels=parts[evaluated][1],
+        **labels,
         classes=tuple(classes),
         mean=mean,
         deviation=deviation,
+        sha256=content_digest({"images": np.array([sha256]), **labels}),
     )
 
 
 def class_names(folder: Path) -> list[str]:
-    names = sorted(path.name for path in folder.iterdir() if visible(path) and path.is_dir())
+    names = []
+    for path in entries(folder):
+        if path.is_dir():
+            names.append(path.name)
+        elif not path.exists():
+            raise not_a_file(path)
     if not names:
         raise UsageError(f"{folder}: no class folders in it; make one folder of images per class")
     return names
@@ -61,9 +67,7 @@ def class_names(folder: Path) -> list[str]:
 def list_images(folder: Path, classes: list[str]) -> tuple[list[Path], np.ndarray]:
     paths, labels = [], []
     for label, name in enumerate(classes):
-        mine = sorted(
-            path for path in (folder / name).rglob("*") if visible(path) and path.is_file()
-        )
+        mine = files_below(folder / name)
         if not mine:
             raise UsageError(f"{folder / name}: no images in this class; add some or remove it")
         paths += mine
@@ -71,5 +75,33 @@ def list_images(folder: Path, classes: list[str]) -> tuple[list[Path], np.ndarra
     return paths, np.array(labels, dtype=np.int64)
 
 
-def visible(path: Path) -> bool:
-    return not path.name.startswith(".")
+def files_below(folder: Path) -> list[Path]:
+    """The files in a folder and those in it, in order; a UsageError for what would be skipped."""
+    files = []
+    for path in entries(folder):
+        if path.is_file():
+            files.append(path)
+        elif path.is_dir() and not path.is_symlink():
+            files += files_below(path)
+        else:
+            raise not_a_file(path)
+    return files
+
+
+def entries(folder: Path) -> list[Path]:
+    """What a folder holds, in order, but for what is hidden."""
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise UsageError(
+            f"{folder}: cannot be read ({error.strerror}); make it readable or remove it"
+        ) from error
+
+
+def not_a_file(path: Path) -> UsageError:
+    what = "not a file"
+    if path.is_dir():
+        what = "a link to a folder inside of a class, which is not followed"
+    elif not path.exists():
+        what = "a link to nothing"
+    return UsageError(f"{path}: {what}; put images in its place or remove it")

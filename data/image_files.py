@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+import torch
 from PIL import Image
 
 from errors import UsageError
 
+Result = TypeVar("Result")
+
+TASK = 64  # images that a thread takes at once: one at a time costs more than small ones themselves
 GREY = {"1", "L"}  # Pillow's modes of black and white, and of 8-bit grey
 DEEP = ("I", "F")  # how Pillow's modes of more than 8 bits per channel begin
 
@@ -32,21 +37,29 @@ def decode_images(
     Raises:
         UsageError: naming the file that is not an image, is truncated or differs in size.
     """
-    with ThreadPoolExecutor() as pool:
-        headers = list(pool.map(header, paths))
-        grey = not colour and {mode for _, mode in headers} <= GREY
-        if side is None:
-            check_sizes(paths, [size for size, _ in headers])
-        width, height = headers[0][0] if side is None else (side, side)
-        images = blank((len(paths), 1 if grey else 3, height, width), scratch)
+    headers = in_threads(lambda number: header(paths[number]), len(paths))
+    grey = not colour and {mode for _, mode in headers} <= GREY
+    if side is None:
+        check_sizes(paths, [size for size, _ in headers])
+    width, height = headers[0][0] if side is None else (side, side)
+    images = blank((len(paths), 1 if grey else 3, height, width), scratch)
 
-        def decode(number: int) -> None:
-            pixels = decode_image(paths[number], "L" if grey else "RGB", side)
-            images[number] = pixels if grey else pixels.transpose(2, 0, 1)
+    def decode(number: int) -> None:
+        pixels = decode_image(paths[number], "L" if grey else "RGB", side)
+        images[number] = pixels if grey else pixels.transpose(2, 0, 1)
 
-        for _ in pool.map(decode, range(len(paths))):
-            pass  # an error of a thread comes out here
+    in_threads(decode, len(paths))
     return images
+
+
+def in_threads(work: Callable[[int], Result], count: int) -> list[Result]:
+    """`work` of 0 to `count` - 1, by as many threads as PyTorch may use (--num-threads)."""
+
+    def do(start: int) -> list[Result]:
+        return [work(number) for number in range(start, min(start + TASK, count))]
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        return [result for part in pool.map(do, range(0, count, TASK)) for result in part]
 
 
 def blank(shape: tuple[int, ...], scratch: Path) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from errors import UsageError
 
 from .cache import cached
-from .dataset import Dataset
+from .dataset import Dataset, content_digest
 from .image_files import decode_images
 from .rows import Rows
 
@@ -27,11 +27,14 @@ def load(root: Path, *, data_seed: int, **_) -> Dataset:
     """
     folder = root / "mini-imagenet"
     rows = [row for name in TABLES for row in read_table(folder / name)]
-    if not rows:
-        raise UsageError(f"{folder}: its tables name no images; fill them with filename,label")
+    if len(rows) < 2:
+        raise UsageError(
+            f"{folder}: its tables name {len(rows) or 'no'} images, and training and testing need "
+            "one each; fill them with filename,label"
+        )
     files = [folder / "images" / name for name, _ in rows]
     sources = [*(folder / name for name in TABLES), *files]
-    images = cached(
+    arrays, sha256 = cached(
         root,
         "mini-imagenet",
         sources,
@@ -41,7 +44,7 @@ def load(root: Path, *, data_seed: int, **_) -> Dataset:
 
     order = np.random.default_rng(data_seed).permutation(len(labels))
     train, test = np.split(order, [len(order) * 5 // 6])
-    rows = Rows.of(images["images"])
+    rows = Rows.of(arrays["images"])
     return Dataset(
         train_images=rows[train],
         train_labels=labels[train],
@@ -50,6 +53,7 @@ def load(root: Path, *, data_seed: int, **_) -> Dataset:
         classes=tuple(map(str, classes)),
         mean=(0.4728, 0.4487, 0.4031),
         deviation=(0.2744, 0.2663, 0.2806),
+        sha256=content_digest({"images": np.array([sha256]), "labels": labels}),
     )
 
 
@@ -62,7 +66,7 @@ def read_table(path: Path) -> list[tuple[str, str]]:
         )
     images = path.parent / "images"
     present = set(os.listdir(images)) if images.is_dir() else set()
-    with open(path, newline="", encoding="utf-8", errors="replace") as file:
+    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
         reader = csv.DictReader(file)
         try:
             for column in ("filename", "label"):

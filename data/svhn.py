@@ -8,7 +8,7 @@ import numpy as np
 
 from .cache import Arrays, cached
 from .dataset import Dataset
-from .downloads import check_labels, download, fetch, unreadable
+from .downloads import check_images, check_labels, download, fetch, unreadable
 
 
 def load(root: Path, **_) -> Dataset:
@@ -26,12 +26,14 @@ def load(root: Path, **_) -> Dataset:
             arrays[f"{part}_images"], arrays[f"{part}_labels"] = read(path)
         return arrays
 
+    arrays, sha256 = cached(root, "svhn", paths, decode)
     return Dataset(
-        **cached(root, "svhn", paths, decode),
+        **arrays,
         classes=tuple("0123456789"),
         mean=(0.5, 0.5, 0.5),
         deviation=(0.5, 0.5, 0.5),
         flip=0.0,
+        sha256=sha256,
     )
 
 
@@ -40,10 +42,9 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
     try:
         content = loadmat(path)
-        images = np.ascontiguousarray(content["X"].transpose(3, 2, 0, 1), dtype=np.uint8)
-        labels = content["y"].reshape(-1).astype(np.int64)
+        images, labels = content["X"].transpose(3, 2, 0, 1), content["y"].reshape(-1)
     except Exception as error:  # SciPy raises many kinds on damaged files
         raise unreadable(path, "SVHN", error) from error
-    labels[labels == 10] = 0  # the file writes zero as ten
-    check_labels(path, "SVHN", labels, len(images), 10)
-    return images, labels
+    images = np.ascontiguousarray(check_images(path, "SVHN", images, (3, 32, 32)))
+    labels = np.where(labels == 10, 0, labels)  # the file writes zero as ten
+    return images, check_labels(path, "SVHN", labels, len(images), 10)

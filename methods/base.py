@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Annotated
 
 import numpy as np
@@ -28,6 +29,7 @@ class Task:
     epochs: int  # E budgeted epochs; the run makes E * S steps
     device: torch.device  # where state and draws live
     seed: int  # of the method's own random draws
+    data_sha256: str | None = None  # `Dataset.sha256`
 
 
 class OptionError(ValueError):
@@ -61,6 +63,8 @@ class Method(nn.Module):
     """
 
     uniform_steps = 0  # first steps of the run that are plain SGD's, see `Selecting`
+    #: Of each option that names a file, the SHA-256 of what was read: a run is identified by this.
+    files: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, task: Task):
         super().__init__()

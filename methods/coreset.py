@@ -68,7 +68,7 @@ class Coreset(RandomSubset):
             dict(help="coreset: from each class in proportion to its size, not from all together"),
         ] = False,
     ):
-        self.scores = read_score(task, "coreset_file", coreset_file, coreset_score)
+        self.scores, self.files = read_score(task, "coreset_file", coreset_file, coreset_score)
         self.sign = 1 if coreset_keep == "lowest" else -1
         self.per_class = coreset_per_class
         super().__init__(task)

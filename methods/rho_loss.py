@@ -26,6 +26,10 @@ class RhoLoss(Selecting):
     two networks share no images (unless the file is of several runs, or there are uniform epochs,
     which are of all images).
 
+    Under --label-noise and --imbalance the irreducible loss is of the label that this run trains
+    on: give both runs the same flags and --data-seed. A wrong label is one that the other network
+    does not expect either, so its irreducible loss is high and the image is seldom chosen.
+
     Candidates come augmented, irreducible losses are of images as they are.
     Of a mixed image the loss is that of its mixed target, the irreducible one its owner's.
     """
@@ -55,7 +59,8 @@ class RhoLoss(Selecting):
         **options: object,
     ):
         super().__init__(task, **options)
-        losses = torch.from_numpy(read_score(task, "rho_file", rho_file, "irreducible-loss"))
+        values, self.files = read_score(task, "rho_file", rho_file, "irreducible-loss")
+        losses = torch.from_numpy(values)
         self.register_buffer("irreducible_losses", losses.to(task.device))
         self.register_buffer("scored", (~losses.isnan()).nonzero().squeeze(1).to(task.device))
         self.block = rho_candidates * task.batch_size

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -34,15 +35,20 @@ def as_text(values: Mapping) -> str:
     return json.dumps(values, sort_keys=True)
 
 
-def describe(run: Run) -> dict:
-    """A run's place in the grid, a row of the table of runs."""
+def describe(run: Run, several: Collection[str] = ()) -> dict:
+    """A run's place in the grid, a row of the table of runs.
+
+    Args:
+        several: names of data sets of which there are runs on different data.
+    """
     settings = complete(run.settings)
     shared = {key: value for key, value in consequential(settings).items() if value is not None}
+    apart = {*AXES, "seed"}
+    if settings["dataset"] not in several:
+        apart.add("data")  # which older runs do not tell
     return {
         "folder": str(run.folder),
-        "others": as_text(
-            {key: value for key, value in shared.items() if key not in {*AXES, "seed"}}
-        ),
+        "others": as_text({key: value for key, value in shared.items() if key not in apart}),
         "versions": as_text(run.versions),
         "num_images": run.num_images,
         **{key: settings[key] for key in ("dataset", "model", "epochs", "seed", "budget")},
@@ -208,7 +214,12 @@ def in_words(value: object) -> str:
 
 def arrange(runs: Sequence[Run], results: Path) -> tuple[pd.DataFrame, list[str]]:
     """The table of runs, whose index is a run's place in `runs`; and notes, a line each."""
-    table = pd.DataFrame([describe(run) for run in runs])
+    data = {
+        (run.settings["dataset"], run.settings["data"]) for run in runs if "data" in run.settings
+    }
+    counts = Counter(dataset for dataset, _ in data)
+    several = {dataset for dataset, count in counts.items() if count > 1}
+    table = pd.DataFrame([describe(run, several) for run in runs])
     table["folder"] = [str(Path(folder).relative_to(results)) for folder in table["folder"]]
     notes = []
     for step in (

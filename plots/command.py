@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from errors import UsageError, exit_status_of
+from errors import UsageError, exit_status_of, say
 
 from .study import Study, read_study
 
@@ -34,7 +33,7 @@ def run_command(
     def report() -> int:
         study = read_study(results)
         for note in study.notes:
-            print(f"note: {note}", file=sys.stderr)
+            say(f"note: {note}")
         if study.runs.empty:
             raise UsageError(
                 f"{results}: no finished run there that can be used; make one with train.py, or "

@@ -41,7 +41,8 @@ class Run(NamedTuple):
     """One finished run.
 
     `settings` and `versions` are those of its config.json, without the settings that were not
-    given; the curve has a row per epoch and all of `NEEDED` and `CLASS_COLUMNS`.
+    given, and with digests in place of the paths of files, and of the data as `data`; the curve
+    has a row per epoch and all of `NEEDED` and `CLASS_COLUMNS`.
     """
 
     folder: Path
@@ -99,6 +100,7 @@ def read_run(folder: Path) -> Run:
         settings = {key: value for key, value in config["settings"].items() if value is not None}
         settings |= {name: check(settings, name, kind) for name, kind in SETTINGS.items()}
         num_images = int(config["num_images"])
+        settings |= contents(config)
         versions = dict(config["versions"])
     except KeyError as error:
         raise BadRun(f"{path}: {error.args[0]} is missing") from None
@@ -109,6 +111,16 @@ def read_run(folder: Path) -> Run:
     gaps = bool(settings.get("compute_budget"))  # where one step may end several epochs
     curve = read_curve(folder / "curve.csv", settings["epochs"], gaps)
     return Run(folder, settings, versions, num_images, curve)
+
+
+def contents(config: Mapping) -> dict[str, object]:
+    """The settings that name data and files, told by what these held; none for older runs."""
+    short = lambda digest: f"sha256-{digest:.12}"  # noqa: E731
+    files = {name: short(digest) for name, digest in config.get("files_sha256", {}).items()}
+    told = {"method_options": config["settings"]["method_options"] | files}
+    if config.get("data_sha256"):
+        told["data"] = short(config["data_sha256"])
+    return told
 
 
 def check(settings: Mapping, name: str, kind: type) -> object:

@@ -52,6 +52,7 @@ def build(
         epochs=settings.epochs,
         device=device,
         seed=int(method_seed[0]),
+        data_sha256=dataset.sha256,
     )
     torch.manual_seed(settings.seed)
     channels, *size = dataset.train_images.shape[1:]
@@ -114,10 +115,19 @@ def load_dataset(settings: argparse.Namespace) -> Dataset:
         )
     if settings.train_images:
         dataset = class_balanced_subset(dataset, settings.train_images, settings.data_seed)
-    if settings.validation:
-        dataset = hold_out(dataset, settings.validation, settings.data_seed)
     if settings.imbalance:
         dataset = long_tailed(dataset, settings.imbalance, settings.data_seed)
     if settings.label_noise:
         dataset = with_label_noise(dataset, settings.label_noise, settings.data_seed)
-    return dataset
+    # Last, so that what is held out is like the rest, and has the labels that a run without
+    # --validation trains it with: irreducible losses have to be of these.
+    return hold_out(dataset, **split(settings)) if settings.validation else dataset
+
+
+def split(settings: argparse.Namespace) -> dict:
+    """What `hold_out` and `held_out` take to make the split of a run with --validation."""
+    return dict(
+        count=settings.validation,
+        seed=settings.data_seed,
+        proportional=bool(settings.imbalance),
+    )

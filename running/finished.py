@@ -33,6 +33,7 @@ class FinishedRun:
     folder: Path
     settings: argparse.Namespace
     num_images: int
+    data_sha256: str | None  # `Dataset.sha256`; None for runs of older versions
     device: torch.device
 
     @classmethod
@@ -55,7 +56,14 @@ class FinishedRun:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UsageError(f"{folder / 'config.json'}: damaged; make the run again") from error
         settings["data_dir"] = data_dir or settings["data_dir"]
-        return cls(folder, argparse.Namespace(**settings), num_images, device)
+        data_sha256 = config.get("data_sha256")
+        corrupted = settings["imbalance"] or settings["label_noise"]
+        if data_sha256 is None and settings["validation"] and corrupted:
+            raise UsageError(
+                f"{folder}: of an older version, which held other images out under --imbalance "
+                "and --label-noise; make the run again"
+            )
+        return cls(folder, argparse.Namespace(**settings), num_images, data_sha256, device)
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -65,6 +73,11 @@ class FinishedRun:
             raise UsageError(
                 f"{self.folder}: trained on {self.num_images} images, and the data now have "
                 f"{len(dataset.train_labels)}; give --data-dir"
+            )
+        if self.data_sha256 not in (None, dataset.sha256):
+            raise UsageError(
+                f"{self.folder}: the data now are other images than it was trained on; give "
+                "--data-dir"
             )
         return dataset
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from methods import Task, __version__
+from methods import __version__
 from training.trainer import Trainer
 
 #: Settings that say where and how a run is made, not what it computes.
@@ -36,10 +36,19 @@ INCIDENTAL = {
 }
 
 
-def identity(settings: argparse.Namespace, task: Task) -> dict:
-    """What a run computes: a checkpoint of another identity cannot go on as this one."""
-    # A CPU's random generators and a GPU's cannot go on from each other's states.
-    facts = {"num_images": task.num_images, "device_type": task.device.type}
+def identity(settings: argparse.Namespace, trainer: Trainer) -> dict:
+    """What a run computes: a checkpoint of another identity cannot go on as this one.
+
+    Data and files are what they hold, not where they lie.
+    """
+    task = trainer.task
+    facts = {
+        "num_images": task.num_images,
+        "data_sha256": task.data_sha256,
+        "method_options": settings.method_options | trainer.method.files,
+        # A CPU's random generators and a GPU's cannot go on from each other's states.
+        "device_type": task.device.type,
+    }
     if settings.record:  # notes that have to be taken from the start
         facts |= {"record": settings.record, "record_epochs": settings.record_epochs}
     return consequential(vars(settings)) | facts
@@ -65,6 +74,8 @@ def describe(settings: argparse.Namespace, trainer: Trainer, compile_seconds: fl
         "tuned": bool(settings.tuned),
         "num_images": task.num_images,
         "num_classes": task.num_classes,
+        "data_sha256": task.data_sha256,
+        "files_sha256": dict(trainer.method.files),
         "steps_per_epoch": task.steps_per_epoch,
         "total_steps": task.epochs * task.steps_per_epoch,
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),

@@ -189,7 +189,8 @@ class RunFolder:
         writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        self.write(name, text.getvalue().encode())
+        # Names of classes may be those of folders, which need not be UTF-8.
+        self.write(name, text.getvalue().encode(errors="backslashreplace"))
 
     def write(self, name: str, content: bytes | memoryview) -> None:
         """Put a file in place whole: a reader, or a crash, sees the old one or the new one."""

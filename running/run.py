@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from errors import Interrupted, UsageError
+from errors import Interrupted, UsageError, say
 from methods import __version__
 from training.cadence import passed
 from training.distributed import World, find_world
@@ -55,7 +55,7 @@ def lead(settings: argparse.Namespace, device: torch.device, world: World) -> No
             train(trainer, folder, settings, rows, signals)
             folder.write_model(trainer.model.state_dict())
             if settings.record:
-                source = dict(code=__version__, settings=identity(settings, trainer.task))
+                source = dict(code=__version__, settings=identity(settings, trainer))
                 file = trainer.method.file(source)
                 folder.write(SCORES_FILE, file.to_bytes())
             folder.write_per_class(trainer.per_class())
@@ -139,7 +139,7 @@ def heed(
         return
     if folder:
         state = trainer.state_dict() | {"rows": rows}
-        checkpoint.save(folder, identity(settings, trainer.task), state)
+        checkpoint.save(folder, identity(settings, trainer), state)
     signals.checkpoint = False
     trainer.start()
     if stop:
@@ -173,12 +173,12 @@ def restore(folder: RunFolder, settings: argparse.Namespace, trainer: Trainer) -
                 "add --overwrite"
             )
         folder.clear()
-    state, notes = checkpoint.load(folder, identity(settings, trainer.task))
+    state, notes = checkpoint.load(folder, identity(settings, trainer))
     rows: list[dict] = state.pop("rows") if state else []
     trainer.world.told(state)
     if state is not None:
         trainer.load_state_dict(state)
         notes.append(f"{folder.path}: going on after step {trainer.step}")
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+        say(f"note: {note}")
     return rows

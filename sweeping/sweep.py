@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from errors import Interrupted, UsageError
+from errors import Interrupted, UsageError, say
 from running.signals import Signals
 
 from .estimate import Estimator, in_words
@@ -45,7 +44,7 @@ def tuned_sweep(options: argparse.Namespace, of_grids: list[Grid]) -> int:
     for cell in ready:
         if cell.choice() is None:
             failed = True
-            print(f"every trial diverged, as did {cell.trials[0].path}", file=sys.stderr)
+            say(f"every trial diverged, as did {cell.trials[0].path}")
     waiting = sum(len(cell.tests[0]) for cell in ours if cell not in ready)
     if waiting:
         print(f"{waiting} runs with the best values wait for unfinished trials", flush=True)
@@ -58,7 +57,7 @@ def tuned_sweep(options: argparse.Namespace, of_grids: list[Grid]) -> int:
 
 def tell(notes: Iterable[str]) -> None:
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+        say(f"note: {note}")
 
 
 def share_of(parts: list, options: argparse.Namespace) -> list:

@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import os
+import pickle
+import struct
 import subprocess
 import sys
+import threading
+import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import small_files
+import torch
 from conftest import ROOT
 from PIL import Image
+from scipy.io import loadmat, savemat
 from sklearn.datasets import load_digits
 
-from data import DATASETS, Dataset, cache, cifar, fashion_mnist, folder, hold_out, mini_imagenet
+from data import (
+    DATASETS,
+    Dataset,
+    cache,
+    cifar,
+    fashion_mnist,
+    folder,
+    hold_out,
+    image_files,
+    mini_imagenet,
+)
 from data import svhn as svhn_module
 from data.dataset import PART, channel_statistics
 from data.image_files import decode_images
@@ -641,3 +658,300 @@ def test_decoded_images_are_in_a_file_if_one_can_be_made(writable: bool, tmp_pat
     assert images.shape == (3, 3, 4, 5)
     assert images[:, :, 3, 4].tolist() == [[0, 100, 200], [1, 100, 200], [2, 100, 200]]
     assert len(list(tmp_path.iterdir())) == 3
+
+
+# Files that are not what they should be
+
+
+class Harm:
+    """Pickled, a call that leaves a file; what an attacker would send."""
+
+    def __reduce__(self):
+        return os.mkdir, ("harm",)
+
+
+@pytest.mark.parametrize(
+    "name, file",
+    [
+        ("cifar10", "cifar-10-batches-py/data_batch_3"),
+        ("cifar10", "cifar-10-batches-py/test_batch"),
+        ("cifar10", "cifar-10-batches-py/batches.meta"),
+        ("cifar100", "cifar-100-python/test"),
+        ("cifar100", "cifar-100-python/meta"),
+    ],
+)
+def test_no_code_of_a_pickle_is_run(
+    name: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small_files.WRITERS[name](tmp_path)
+    content = pickle.loads((tmp_path / file).read_bytes(), encoding="latin1")
+    (tmp_path / file).write_bytes(pickle.dumps(content | {"more": Harm()}))
+    with pytest.raises(UsageError, match=rf"{file}: .* calls .*\.mkdir"):
+        load(name, tmp_path)
+    assert not Path("harm").exists()
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+@pytest.mark.parametrize("kind", [np.asarray, np.ndarray.tolist])
+def test_cifar_as_python_3_writes_it_is_read(protocol: int, kind, tmp_path: Path) -> None:
+    """Of a copy that somebody made smaller, with arrays or lists, numbers of NumPy's and bytes."""
+    written = small_files.write_cifar10(tmp_path)
+    for path in written.files[:-1]:
+        content = pickle.loads(path.read_bytes(), encoding="latin1")
+        content = {
+            "data": kind(content["data"]),
+            "labels": [np.int64(label) for label in content["labels"]],
+            "filenames": [name.encode() for name in content["filenames"]],
+        }
+        path.write_bytes(pickle.dumps(content, protocol))
+    assert_equal(load("cifar10", tmp_path), written)
+
+
+def change_cifar(file: str, **content: object) -> Callable[[Path], None]:
+    """Replace entries of a file of CIFAR-10, by values or what a function makes of the old ones."""
+
+    def change(root: Path) -> None:
+        small_files.write_cifar10(root)
+        path = root / "cifar-10-batches-py" / file
+        old = pickle.loads(path.read_bytes(), encoding="latin1")
+        new = {key: make(old[key]) if callable(make) else make for key, make in content.items()}
+        small_files.write_pickle(path, old | new)
+
+    return change
+
+
+def change_svhn(**content: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], None]:
+    def change(root: Path) -> None:
+        path = small_files.write_svhn(root).files[1]
+        old = loadmat(path)
+        savemat(path, {key: content.get(key, np.asarray)(old[key]) for key in ("X", "y")})
+
+    return change
+
+
+def fashion_of(side: int, count: int) -> Callable[[Path], None]:
+    def change(root: Path) -> None:
+        images, labels = small_files.write_fashion_mnist(root).files[2:]
+        pixels = bytes(count * side * side)
+        images.write_bytes(struct.pack(">4i", 0x803, count, side, side) + pixels)
+        labels.write_bytes(struct.pack(">2i", 0x801, count) + bytes(count))
+
+    return change
+
+
+NO_IMAGES = dict(data=np.zeros((0, 3072), np.uint8), labels=[])
+#: what is wrong: the data set, what makes it so, and what the message says
+WRONG_ARRAYS = {
+    "floats from 0 to 1": (
+        "cifar10",
+        change_cifar("test_batch", data=lambda data: data / 255),
+        ["test_batch", "no whole number from 0 to 255"],
+    ),
+    "values above 255": (
+        "cifar10",
+        change_cifar("test_batch", data=lambda data: data.astype(int) + 1),
+        ["test_batch", "256 is no whole number from 0 to 255"],
+    ),
+    "values below 0": (
+        "cifar10",
+        change_cifar("data_batch_1", data=lambda data: data.astype(int) - 1),
+        ["data_batch_1", "-1 is no whole number from 0 to 255"],
+    ),
+    "text for images": (
+        "cifar10",
+        change_cifar("data_batch_1", data=["a", "b"]),
+        ["data_batch_1", "images of"],
+    ),
+    "smaller images": (
+        "cifar10",
+        change_cifar("data_batch_2", data=lambda data: data.reshape(-1, 768)),
+        ["data_batch_2", "images of 768, not of 3 x 32 x 32"],
+    ),
+    "half labels": (
+        "cifar10",
+        change_cifar("data_batch_2", labels=lambda labels: [1.5, *labels[1:]]),
+        ["data_batch_2", "1.5 is no whole number from 0 to 9"],
+    ),
+    "labels that are not numbers": (
+        "cifar10",
+        change_cifar("data_batch_2", labels=lambda labels: [float("nan"), *labels[1:]]),
+        ["data_batch_2", "nan is no whole number from 0 to 9"],
+    ),
+    "an empty test set": ("cifar10", change_cifar("test_batch", **NO_IMAGES), ["no images in it"]),
+    "no names of classes": (
+        "cifar10",
+        change_cifar("batches.meta", label_names=7),
+        ["batches.meta", "no label_names in it"],
+    ),
+    "SVHN of another size": (
+        "svhn",
+        change_svhn(X=lambda images: images[:28, :28]),
+        ["test_32x32.mat", "images of 3 x 28 x 28, not of 3 x 32 x 32"],
+    ),
+    "SVHN of floats": (
+        "svhn",
+        change_svhn(X=lambda images: images / 255),
+        ["test_32x32.mat", "no whole number from 0 to 255"],
+    ),
+    "SVHN of half labels": (
+        "svhn",
+        change_svhn(y=lambda labels: labels + 0.5),
+        ["test_32x32.mat", "no whole number from 0 to 9"],
+    ),
+    "SVHN without test images": (
+        "svhn",
+        change_svhn(X=lambda images: images[..., :0], y=lambda labels: labels[:0]),
+        ["test_32x32.mat", "no images in it"],
+    ),
+    "Fashion-MNIST of another size": (
+        "fashion-mnist",
+        fashion_of(32, 5),
+        ["t10k-images-idx3-ubyte", "images of 1 x 32 x 32, not of 1 x 28 x 28"],
+    ),
+    "Fashion-MNIST without test images": (
+        "fashion-mnist",
+        fashion_of(28, 0),
+        ["t10k-images-idx3-ubyte"],
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", WRONG_ARRAYS)
+def test_arrays_of_wrong_values_or_sizes_are_refused(fault: str, tmp_path: Path) -> None:
+    name, change, fragments = WRONG_ARRAYS[fault]
+    change(tmp_path)
+    with pytest.raises(UsageError) as caught:
+        load(name, tmp_path)
+    for fragment in fragments:
+        assert fragment in str(caught.value)
+    assert list(tmp_path.glob("cache/*")) == []
+
+
+def test_arrays_of_another_type_but_right_values_are_read(tmp_path: Path) -> None:
+    written = small_files.write_svhn(tmp_path)
+    for path in written.files:
+        old = loadmat(path)
+        savemat(path, {key: old[key].astype(float) for key in ("X", "y")})
+    assert_equal(load("svhn", tmp_path), written)
+
+
+def test_one_image_alone_has_no_test_part(tmp_path: Path) -> None:
+    small_files.write_mini_imagenet(tmp_path, per_class=1)
+    for table, rows in (("train.csv", 1), ("val.csv", 0), ("test.csv", 0)):
+        path = tmp_path / "mini-imagenet" / table
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[: 1 + rows]))
+    with pytest.raises(UsageError, match="tables name 1 images, and training and testing need one"):
+        load("mini-imagenet", tmp_path)
+
+
+# Links, and names that are no plain text
+
+
+LINKS = {
+    "a class linked to nothing": ("train/dog", "../nowhere", "train/dog: a link to nothing"),
+    "a class linked to itself": ("train/dog", "dog", "train/dog: a link to nothing"),
+    "an image linked to nothing": ("test/ant/x.png", "x", "test/ant/x.png: a link to nothing"),
+    "an image linked to itself": ("train/ant/x.png", "x.png", "ant/x.png: a link to nothing"),
+    "a link upwards": ("train/ant/up", "..", "train/ant/up: a link to a folder inside of a class"),
+}
+
+
+@pytest.mark.parametrize("link", LINKS)
+def test_a_link_that_would_be_skipped_is_refused(link: str, tmp_path: Path) -> None:
+    path, target, message = LINKS[link]
+    small_files.write_folder(tmp_path)
+    (tmp_path / path).symlink_to(target)
+    with pytest.raises(UsageError, match=message):
+        load("folder", tmp_path)
+
+
+def test_links_to_classes_and_images_are_followed(tmp_path: Path) -> None:
+    written = small_files.write_folder(tmp_path)
+    (tmp_path / "train/bee").rename(tmp_path / "elsewhere")
+    (tmp_path / "train/bee").symlink_to("../elsewhere")
+    (tmp_path / "train/ant/0000.png").rename(tmp_path / "image")
+    (tmp_path / "train/ant/0000.png").symlink_to(tmp_path / "image")
+    assert_equal(load("folder", tmp_path), written)
+
+
+def test_a_pipe_among_images_is_refused(tmp_path: Path) -> None:
+    small_files.write_folder(tmp_path)
+    os.mkfifo(tmp_path / "train/ant/pipe.png")
+    with pytest.raises(UsageError, match=r"pipe\.png: not a file"):
+        load("folder", tmp_path)
+
+
+def test_a_mini_imagenet_image_that_is_a_link_to_itself_is_refused(tmp_path: Path) -> None:
+    small_files.write_mini_imagenet(tmp_path, per_class=1)
+    image = tmp_path / "mini-imagenet/images/n0000000000000000.jpg"
+    image.unlink()
+    image.symlink_to(image.name)
+    with pytest.raises(UsageError, match=rf"{image.name}: cannot be read \(Too many levels"):
+        load("mini-imagenet", tmp_path)
+
+
+def test_names_need_not_be_utf_8(tmp_path: Path) -> None:
+    names = [os.fsdecode(name) for name in (b"a\xff", b"b\nc", "é".encode())]
+    written = small_files.write_folder(tmp_path, classes=names)
+    assert_equal(load("folder", tmp_path), written)
+    small_files.write_mini_imagenet(tmp_path, per_class=1)
+    mini = tmp_path / "mini-imagenet"
+    image = mini / "images" / "n0000000000000000.jpg"
+    image.rename(mini / "images" / os.fsdecode(b"\xff.jpg"))
+    table = (mini / "train.csv").read_bytes()
+    (mini / "train.csv").write_bytes(table.replace(image.name.encode(), b"\xff.jpg"))
+    assert len(load("mini-imagenet", tmp_path).train_labels) == 83
+
+
+# Identity
+
+
+@pytest.mark.parametrize("name", [*small_files.WRITERS, "digits"])
+def test_data_are_told_by_their_content(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by where they lie, nor whether they were decoded anew; and not by splits."""
+    found = {}
+    for seed, root in ((1, "a"), (1, "b"), (2, "c")):
+        if name in small_files.WRITERS:
+            small_files.WRITERS[name](tmp_path / root, seed=seed)
+        found[root] = load(name, tmp_path / root).sha256
+    assert len(found["a"]) == 64
+    assert found["a"] == found["b"]
+    assert (found["a"] == found["c"]) == (name == "digits")
+    assert load(name, tmp_path / "a", data_seed=7).sha256 == found["a"]
+    if name != "digits":
+        forbid_decoding(name, monkeypatch)
+        monkeypatch.setattr(cache, "content_digest", None)  # is not worked out at each start
+        assert load(name, tmp_path / "a").sha256 == found["a"]
+
+
+def test_labels_are_part_of_the_content(tmp_path: Path) -> None:
+    small_files.write_folder(tmp_path)
+    before = load("folder", tmp_path).sha256
+    (tmp_path / "train/bee").rename(tmp_path / "train/ants")  # its images come in the same order
+    (tmp_path / "test/bee").rename(tmp_path / "test/ants")
+    assert load("folder", tmp_path).sha256 == before
+    last = tmp_path / "train/ant/0007.png"
+    last.rename(tmp_path / "train/ants/0000.png")
+    assert load("folder", tmp_path).sha256 != before
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_images_are_decoded_by_the_threads_of_pytorch(
+    threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(image_files, "TASK", 2)
+    written = small_files.write_folder(tmp_path)
+    working, decode = set(), image_files.decode_image
+
+    def decode_slowly(*arguments) -> np.ndarray:
+        working.add(threading.get_ident())
+        time.sleep(0.01)  # so that each of the threads gets a part of the work
+        return decode(*arguments)
+
+    monkeypatch.setattr(image_files, "decode_image", decode_slowly)
+    assert_equal(load("folder", tmp_path), written)
+    assert len(working) == threads

@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 from commandline.flags import Parser, several_of
 from data import held_out
 from errors import UsageError, exit_status_of
+from running.assembly import split
 from running.finished import FinishedRun
 from running.identity import consequential
 from running.machine import find_device
@@ -84,7 +85,7 @@ def make_file(runs: Sequence[FinishedRun], scores: Sequence[str]) -> tuple[Score
         scored = np.count_nonzero(~np.isnan(values[score]))
         lines.append(f"{score}: {ways[0]}; {scored} of {len(values[score])} images have a score")
     sources = [source_of(run, scores) for run in runs]
-    return ScoreFile(*images_of(*first), values, sources), lines
+    return ScoreFile(**images_of(*first), values=values, sources=sources), lines
 
 
 def source_of(run: FinishedRun, scores: Sequence[str]) -> dict:
@@ -94,13 +95,14 @@ def source_of(run: FinishedRun, scores: Sequence[str]) -> dict:
     return dict(run=str(run.folder), settings=settings, ways=ways)
 
 
-def images_of(run: FinishedRun, score: str) -> tuple[str, str]:
-    """Which images a run's score is of: the name of the data set, and the hash of their labels."""
-    return run.settings.dataset, digest(labels_of(run, score))
-
-
-def labels_of(run: FinishedRun, score: str) -> np.ndarray:
-    return (run.undivided if score == "irreducible-loss" else run.dataset).train_labels
+def images_of(run: FinishedRun, score: str) -> dict[str, str | None]:
+    """Which images a run's score is of, as a score file says it."""
+    dataset = run.undivided if score == "irreducible-loss" else run.dataset
+    return dict(
+        dataset=run.settings.dataset,
+        labels_sha256=digest(dataset.train_labels),
+        data_sha256=dataset.sha256,
+    )
 
 
 def way_of(run: FinishedRun, score: str) -> str:
@@ -117,11 +119,6 @@ def way_of(run: FinishedRun, score: str) -> str:
         raise UsageError(
             f"{run.folder}: held no images out, and irreducible-loss is of such; train with "
             "--validation"
-        )
-    if run.settings.imbalance or run.settings.label_noise:
-        raise UsageError(
-            f"{run.folder}: irreducible-loss is not made from runs with --imbalance or "
-            "--label-noise, whose labels are not those of the images held out; train without"
         )
     return "of the network at the end, for the images held out"
 
@@ -145,10 +142,13 @@ def values_of(run: FinishedRun, score: str) -> np.ndarray:
 
 
 def irreducible_losses(run: FinishedRun) -> np.ndarray:
-    """Cross-entropy of the images that a run held out, float32 [N] over all of the full set."""
+    """Cross-entropy of the images that a run held out, float32 [N] over all of the full set.
+
+    Of the labels that they have after --label-noise, as a run without --validation trains on them.
+    """
     logits, _ = run.forward(run.dataset.test_images)
     losses = cross_entropy(logits, torch.tensor(run.dataset.test_labels), reduction="none")
-    held = held_out(run.undivided, run.settings.validation, run.settings.data_seed)
+    held = held_out(run.undivided, **split(run.settings))
     values = np.full(len(held), np.nan, dtype=np.float32)
     values[held] = losses.numpy()
     return values

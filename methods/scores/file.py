@@ -28,6 +28,8 @@ class ScoreFile:
     labels_sha256: str  # of the images' labels, which tell other images and numberings
     values: dict[str, np.ndarray]  # float32 [N] of each score; NaN where an image has none
     sources: Sequence[dict] = field(default_factory=list)  # the runs that they come from
+    data_sha256: str | None = None  # `Dataset.sha256`; None in files of older versions
+    sha256: str | None = None  # of the file itself, if it was read from one
 
     @property
     def num_images(self) -> int:
@@ -42,6 +44,7 @@ class ScoreFile:
             dataset=self.dataset,
             num_images=self.num_images,
             labels_sha256=self.labels_sha256,
+            data_sha256=self.data_sha256 or "",
             sources=json.dumps(list(self.sources), sort_keys=True),
             scores=list(self.values),
             **{name: np.asarray(self.values[name], dtype=np.float32) for name in self.values},
@@ -60,20 +63,22 @@ class ScoreFile:
             with np.load(io.BytesIO(content), allow_pickle=False) as archive:
                 found = int(archive["format"])
                 if found == FORMAT:
-                    return cls.of_archive({name: archive[name] for name in archive.files})
+                    arrays = {name: archive[name] for name in archive.files}
+                    return cls.of_archive(arrays, hashlib.sha256(content).hexdigest())
         except DAMAGES:
             raise ValueError(f"damaged, or not a score file; make it again with {HOW}") from None
         raise ValueError(f"of format {found}, where this is {FORMAT}; make it again with {HOW}")
 
     @classmethod
-    def of_archive(cls, arrays: dict[str, np.ndarray]) -> ScoreFile:
+    def of_archive(cls, arrays: dict[str, np.ndarray], sha256: str) -> ScoreFile:
         values = {str(name): arrays[str(name)] for name in arrays["scores"]}
         shape = (int(arrays["num_images"]),)
         whole = all(each.shape == shape and each.dtype == np.float32 for each in values.values())
         if not values or not whole:
             raise ValueError("not one number per image")
         texts = (str(arrays[name]) for name in ("dataset", "labels_sha256"))
-        return cls(*texts, values, json.loads(str(arrays["sources"])))
+        data_sha256 = str(arrays.get("data_sha256", "")) or None
+        return cls(*texts, values, json.loads(str(arrays["sources"])), data_sha256, sha256)
 
 
 def digest(labels: np.ndarray) -> str:
@@ -81,7 +86,9 @@ def digest(labels: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(labels, dtype="<i8").tobytes()).hexdigest()
 
 
-def read_score(task: Task, option: str, path: str | None, score: str | None) -> np.ndarray:
+def read_score(
+    task: Task, option: str, path: str | None, score: str | None
+) -> tuple[np.ndarray, dict[str, str]]:
     """A score of the task's training images from a file, which is refused if it is of others.
 
     Args:
@@ -91,7 +98,8 @@ def read_score(task: Task, option: str, path: str | None, score: str | None) -> 
         score: its name; None for the only one in the file.
 
     Returns:
-        float32 [N], NaN where an image has no score.
+        float32 [N], NaN where an image has no score; and the option's name with the SHA-256 of the
+        file, for `Method.files`.
 
     Raises:
         OptionError: for no file, an unreadable or damaged one, one of other data or other scores.
@@ -108,6 +116,8 @@ def read_score(task: Task, option: str, path: str | None, score: str | None) -> 
     if file.num_images != task.num_images:
         counts = f"of {file.num_images} training images, where this run has {task.num_images}"
         raise OptionError(option, f"{counts}; {remedy}")
+    if None not in (file.data_sha256, task.data_sha256) and file.data_sha256 != task.data_sha256:
+        raise OptionError(option, f"of other images, in another --data-dir; {remedy}")
     if file.labels_sha256 != digest(task.labels):
         settings = "--data-seed, --train-images, --validation, --imbalance or --label-noise"
         raise OptionError(
@@ -118,4 +128,4 @@ def read_score(task: Task, option: str, path: str | None, score: str | None) -> 
         raise OptionError(option, f"has {names}; choose one with --coreset-score")
     if score is not None and score not in file.values:
         raise OptionError(option, f"has {names}, not {score}; make one that has it with {HOW}")
-    return file.values[score or names]
+    return file.values[score or names], {option: file.sha256}

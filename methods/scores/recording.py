@@ -86,7 +86,8 @@ class Recording(nn.Module):
     def file(self, source: dict) -> ScoreFile:
         """What was recorded, as a file that names its source."""
         values = {name: value.cpu().numpy() for name, value in self.values().items()}
-        return ScoreFile(self.task.dataset, digest(self.task.labels), values, [source])
+        task = self.task
+        return ScoreFile(task.dataset, digest(task.labels), values, [source], task.data_sha256)
 
     def get_extra_state(self) -> dict:
         return {"step": self.step}
