@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from augmentations import AUGMENTATIONS
 from data import DATASETS
@@ -369,14 +369,6 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
             f"{compute}_b{settings.budget:g}_s{settings.seed}"
         )
     return settings, notes
-
-
-def complete(settings: Mapping) -> dict[str, object]:
-    """The settings of a run's config.json, with those that its version did not have yet.
-
-    A setting that is new is left at its default, which is what the older version did.
-    """
-    return {**vars(build_parser().parse_args([])), **settings}
 
 
 def check_milestones(settings: argparse.Namespace, notes: list[str]) -> None:

@@ -125,6 +125,7 @@ def summarise(study: Study) -> pd.DataFrame:
                 numbers = estimate(cell[column])._asdict()
                 row |= {f"{column}_{name}": numbers[name] for name in ("mean", "sd", "low", "high")}
             row |= {column: cell[column].mean() for column in COSTS}
+            row |= {"tuned": cell["tuned"].iloc[0]}
             row |= {"other_settings": cell["others"].iloc[0], "versions": cell["versions"].iloc[0]}
             rows.append(row)
     return pd.DataFrame(rows)

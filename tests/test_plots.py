@@ -356,7 +356,7 @@ def test_cells_of_different_versions_are_compared_and_that_is_said(tmp_path):
 
 def test_options_of_methods_make_variants(tmp_path):
     for beta in (10.0, 100.0):
-        write_run(tmp_path / str(beta), 80, dict(method="dro", method_options={"beta": beta}))
+        write_run(tmp_path / str(beta), 80, dict(method="dro", method_options={"dro_beta": beta}))
     study = read_study(tmp_path)
     assert [label for label, *_ in study.methods] == ["dro (beta 10)", "dro (beta 100)"]
     assert len(summarise(study)) == 2
@@ -382,6 +382,61 @@ def test_a_setting_that_was_not_given_is_as_one_that_did_not_exist(tmp_path):
     del config["settings"]["imbalance"], config["settings"]["label_noise"]
     path.write_text(json.dumps(config))
     assert summarise(read_study(tmp_path))["n"].tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    "facts, words",
+    [
+        ({"precision": "bfloat16"}, "precision bfloat16"),
+        ({"device": "cuda:1 (NVIDIA H100)"}, "device cuda"),
+        ({"processes": 2}, "processes 2"),
+    ],
+)
+def test_runs_of_another_precision_device_or_process_count_are_kept_apart(tmp_path, facts, words):
+    usual = {"precision": "float32", "device": "cpu (x86_64)", "processes": 1}
+    for seed in SEEDS:
+        for name, own in (("usual", {}), ("other", facts)):
+            # --amp auto comes to one or the other by the machine.
+            write_run(tmp_path / f"{name}{seed}", 80, dict(seed=seed), facts=usual | own)
+    write_run(tmp_path / "old", 80, dict(seed=4))  # before these were written
+    study = read_study(tmp_path)
+    assert sorted(zip(summarise(study)["n"], study.runs["title"].unique())) == [
+        (3, f"cifar10, resnet18, 4 epochs, {words}"),
+        (4, f"cifar10, resnet18, 4 epochs, {words.split()[0]} {usual_word(words)}"),
+    ]
+    assert any("different settings are kept apart" in note for note in study.notes)
+    assert markdown(study).count("test accuracy in percent") == 2
+
+
+def usual_word(words: str) -> str:
+    return {"precision": "float32", "device": "cpu", "processes": "1"}[words.split()[0]]
+
+
+def test_precision_counts_as_it_was_not_as_it_was_asked_for(tmp_path):
+    write_run(tmp_path / "auto", 80, dict(seed=1, amp="auto"), facts={"precision": "float32"})
+    write_run(tmp_path / "off", 80, dict(seed=2, amp="off"), facts={"precision": "float32"})
+    assert summarise(read_study(tmp_path))["n"].tolist() == [2]
+
+
+def test_what_tuning_chose_for_each_method_is_one_setup_and_tables_say_tuned(tmp_path):
+    for method, rate in (("unif-SGD", 0.1), ("dro", 0.05)):
+        for seed in SEEDS:
+            own = dict(method=method, seed=seed, lr=rate)
+            write_run(tmp_path / f"{method}{seed}", 80, own, facts={"tuned": True})
+            write_run(tmp_path / f"{method}{seed}plain", 70, own | {"lr": 0.1})
+    study = read_study(tmp_path)
+    summary = summarise(study).set_index(["method", "test_accuracy_mean"])["tuned"].to_dict()
+    assert summary == {
+        ("unif-SGD", 80): '{"lr": 0.1}', ("dro", 80): '{"lr": 0.05}',
+        ("unif-SGD", 70): "{}", ("dro", 70): "{}",
+    }  # fmt: skip
+    captions = re.findall("cifar10, resnet18, 4 epochs.*", markdown(study))
+    assert [", tuned" in caption for caption in captions].count(True) == 1
+    assert len(captions) == 2
+    own = dict(method="dro", seed=4, lr=0.02)
+    write_run(tmp_path / "other", 80, own, facts={"tuned": True})
+    labels = {label for label, *_ in read_study(tmp_path).methods}
+    assert labels == {"unif-SGD", "dro", "dro (lr 0.05)", "dro (lr 0.02)"}
 
 
 # Bad input
@@ -451,6 +506,39 @@ def empty_curve(folder: Path) -> None:
     (folder / "curve.csv").write_text("")
 
 
+def curve_with(column: str, row: int, value: object) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        curve = pd.read_csv(folder / "curve.csv").astype(object)
+        curve.loc[row, column] = value
+        curve.to_csv(folder / "curve.csv", index=False)
+
+    return damage
+
+
+def repeat_column(folder: Path) -> None:
+    curve = pd.read_csv(folder / "curve.csv")
+    pd.concat([curve, curve[["test_accuracy"]] / 2], axis=1).to_csv(
+        folder / "curve.csv", index=False
+    )
+
+
+def lengthen_rows(folder: Path) -> None:
+    lines = (folder / "curve.csv").read_text().splitlines()
+    (folder / "curve.csv").write_text("\n".join([lines[0], *(f"{line},1" for line in lines[1:])]))
+
+
+def make_folder(name: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        (folder / name).unlink()
+        (folder / name).mkdir()
+
+    return damage
+
+
+def binary_curve(folder: Path) -> None:
+    (folder / "curve.csv").write_bytes(bytes(range(256)))
+
+
 @pytest.mark.parametrize(
     "damage, fragments",
     [
@@ -458,13 +546,25 @@ def empty_curve(folder: Path) -> None:
         (drop_config, ["config.json", "No such file"]),
         (drop_setting, ["config.json", "method is missing"]),
         (list_config, ["config.json", "not what train.py writes"]),
-        (change_setting, ["config.json", "budget is 'half'"]),
+        (change_setting, ["config.json", "budget: 'half' is not a number above 0"]),
         (drop_curve, ["curve.csv", "No such file"]),
         (drop_column, ["curve.csv", "no column count_entropy"]),
         (drop_row, ["curve.csv", "3 rows, not one for each of 4 epochs"]),
         (break_number, ["curve.csv", "'oops' for test_accuracy in line 3"]),
         (drop_last_result, ["curve.csv", "'nan' for test_accuracy in line 5"]),
         (empty_curve, ["curve.csv", "not a CSV"]),
+        (binary_curve, ["curve.csv", "not a CSV"]),
+        (make_folder("curve.csv"), ["curve.csv", "not a file"]),
+        (make_folder("config.json"), ["config.json", "not a file"]),
+        (repeat_column, ["curve.csv", "column 'test_accuracy' twice"]),
+        (lengthen_rows, ["curve.csv", "not a CSV"]),
+        (curve_with("test_accuracy", 3, np.inf), ["'inf' for test_accuracy in line 5"]),
+        (curve_with("test_accuracy", 3, 100.5), ["'100.5' for test_accuracy in line 5"]),
+        (curve_with("test_accuracy", 3, True), ["'True' for test_accuracy in line 5"]),
+        (curve_with("images_trained", 1, -1), ["'-1' for images_trained in line 3"]),
+        (curve_with("train_seconds", 3, 0.5), ["train_seconds shrinks in line 5"]),
+        (curve_with("epoch", 2, 2), ["4 rows, not one for each of 4 epochs"]),
+        (curve_with("worst_class_accuracy", 2, "oops"), ["'oops' for worst_class_accuracy"]),
     ],
 )
 def test_a_damaged_run_is_named_and_hides_no_other(tmp_path, damage, fragments):
@@ -504,7 +604,7 @@ def test_a_run_of_an_older_version_meets_one_of_today(tmp_path):
     """What its config.json does not name was at its default."""
     write_run(tmp_path / "old", 80, dict(seed=1))
     write_run(tmp_path / "new", 80, dict(seed=2, compute_budget=False, amp="auto", compile=False))
-    write_run(tmp_path / "fast", 80, dict(seed=3, amp="bf16"))
+    write_run(tmp_path / "fast", 80, dict(seed=3, amp="bf16"), facts={"precision": "bfloat16"})
     study = read_study(tmp_path)
     setups = study.runs.set_index("folder")["setup"]
     assert setups["old"] == setups["new"] != setups["fast"]
