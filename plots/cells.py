@@ -54,8 +54,9 @@ def describe(run: Run) -> dict:
         "tuned": as_text({}),
         "versions": as_text(config.versions),
         "num_images": config.num_images,
-        "realised_fraction": config.realised_fraction,
-        "scoring_cost": config.scoring_cost,
+        # None among numbers would make a column of objects.
+        "realised_fraction": float("nan" if (own := config.realised_fraction) is None else own),
+        "scoring_cost": float("nan" if (own := config.scoring_cost) is None else own),
         **{key: settings[key] for key in ("dataset", "model", "epochs", "seed", "budget")},
         **{key: settings[key] for key in ("imbalance", "label_noise", "validation")},
         **{key: settings[key] for key in ("compute_budget", "schedule", "method", "augmentation")},
