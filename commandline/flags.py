@@ -6,10 +6,18 @@ import argparse
 import difflib
 import inspect
 import math
+import reprlib
 import typing
 from collections.abc import Callable, Iterable
 
 from errors import UsageError
+
+
+def quoted(value: object) -> str:
+    """A value as an error shows it: on one line, and cut in the middle where it is long."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxlong = short.maxother = 60
+    return short.repr(value)
 
 
 def number(
@@ -31,10 +39,11 @@ def number(
     def convert(text: str) -> int | float:
         try:
             value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value) or not all(holds(value, bound) for bound, _, holds in bounds):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+            fits = math.isfinite(value) and all(holds(value, bound) for bound, _, holds in bounds)
+        except (ValueError, OverflowError):  # no number, or one beyond the range of floats
+            fits = False
+        if not fits:
+            raise argparse.ArgumentTypeError(f"{quoted(text)} is not {wanted}")
         return value
 
     return convert
@@ -50,7 +59,8 @@ def one_of(names: Iterable[str], aliases: dict[str, str] | None = None) -> Calla
             near = difflib.get_close_matches(name.lower(), [n.lower() for n in names], 1, 0.4)
             nearest = next((n for n in names if near and n.lower() == near[0]), None)
             meant = f"; did you mean {nearest}?" if nearest else ""
-            raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(names)}{meant}")
+            known = ", ".join(names)
+            raise argparse.ArgumentTypeError(f"{quoted(text)} is not one of {known}{meant}")
         return name
 
     return convert

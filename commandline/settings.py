@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from augmentations import AUGMENTATIONS
 from data import DATASETS
@@ -20,7 +20,6 @@ from .flags import (
     add_options,
     number,
     one_of,
-    options_before,
     options_of,
     several_of,
     take_options,
@@ -396,21 +395,6 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
             f"{compute}_b{settings.budget:g}_s{settings.seed}"
         )
     return settings, notes
-
-
-def complete(settings: Mapping) -> dict[str, object]:
-    """The settings of a run's config.json, with those that its version did not have yet.
-
-    A setting that is new is at what the older version did, which is its default where the option
-    does not say otherwise.
-    """
-    complete = {**vars(build_parser().parse_args([])), **settings}
-    options = dict(settings["method_options"])
-    if "warmup_epochs" in options:  # the former name
-        options["uniform_epochs"] = options.pop("warmup_epochs")
-    if complete["method"] in METHODS:
-        options = options_before(METHODS[complete["method"]]) | options
-    return complete | {"method_options": options}
 
 
 def check_schedule(settings: argparse.Namespace, notes: list[str]) -> None:

@@ -1,8 +1,10 @@
 """What may be compared: runs in cells of the grid, cells in setups.
 
-A cell is all that decides a run's result but the seed: its settings and the versions that it ran
-with. A setup is the cells that differ only in method, augmentation (with their options) and budget,
-the axes of the grid; only runs of one setup are ever compared or drawn together.
+A cell is all that decides a run's result but the seed: its settings, the kind of device, the
+precision and number of processes that it had, and its versions. A setup is the cells that differ
+only in method, augmentation (with their options) and budget, the axes of the grid; only runs of one
+setup are ever compared or drawn together. What `sweep.py --tune` chose for each method counts as
+the method's.
 """
 
 from __future__ import annotations
@@ -19,7 +21,6 @@ import pandas as pd
 
 from augmentations import AUGMENTATIONS
 from commandline.flags import options_of
-from commandline.settings import complete
 from errors import UsageError
 from methods import METHODS, Selecting
 from running.identity import consequential
@@ -27,6 +28,8 @@ from running.identity import consequential
 from .runs import Run
 
 AXES = ["method", "method_options", "augmentation", "augmentation_options", "budget"]
+#: Settings of the optimizer, which tuning may choose for each method apart.
+TUNABLE = {"lr", "momentum", "weight_decay", "schedule", "milestones", "gamma"}
 REGISTRIES = {"method": METHODS, "augmentation": AUGMENTATIONS}
 LONGEST_NAME = 80  # letters of a setup's name, which begins the names of its files
 
@@ -35,29 +38,55 @@ def as_text(values: Mapping) -> str:
     return json.dumps(values, sort_keys=True)
 
 
+def short(sha256: str) -> str:
+    """Enough of a digest to tell one content from another."""
+    return f"sha256-{sha256:.12}"
+
+
 def describe(run: Run, several: Collection[str] = ()) -> dict:
     """A run's place in the grid, a row of the table of runs.
 
     Args:
         several: names of data sets of which there are runs on different data.
     """
-    settings = complete(run.settings)
+    config = run.config
+    files = {name: short(digest) for name, digest in config.files_sha256.items()}
+    settings = config.settings | {"method_options": config.settings["method_options"] | files}
     shared = {key: value for key, value in consequential(settings).items() if value is not None}
+    # What --amp came to on the run's device says what it computed; auto does not.
+    del shared["amp"]
+    shared |= {key: getattr(config, key) for key in ("device", "precision", "processes")}
+    if config.tuned:
+        shared["tuned"] = True
+    if settings["dataset"] in several:  # older runs do not tell their data
+        shared["data"] = config.data_sha256 and short(config.data_sha256)
     apart = {*AXES, "seed"}
-    if settings["dataset"] not in several:
-        apart.add("data")  # which older runs do not tell
     return {
         "folder": str(run.folder),
         "others": as_text({key: value for key, value in shared.items() if key not in apart}),
-        "versions": as_text(run.versions),
-        "num_images": run.num_images,
+        "tuned": as_text({}),
+        "versions": as_text(config.versions),
+        "num_images": config.num_images,
+        "realised_fraction": config.realised_fraction,
+        "scoring_cost": config.scoring_cost,
         **{key: settings[key] for key in ("dataset", "model", "epochs", "seed", "budget")},
-        **{key: settings.get(key) for key in ("imbalance", "label_noise", "validation")},
-        "compute_budget": settings["compute_budget"],
-        "schedule": settings.get("schedule"),
-        **{key: settings[key] for key in ("method", "augmentation")},
+        **{key: settings[key] for key in ("imbalance", "label_noise", "validation")},
+        **{key: settings[key] for key in ("compute_budget", "schedule", "method", "augmentation")},
         **{key: as_text(settings[key]) for key in ("method_options", "augmentation_options")},
     }
+
+
+def join_tuned(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Move what tuning chose differently for tuned runs from their setup to column `tuned`."""
+    others = table["others"].map(json.loads)
+    tuned = others[others.map(lambda own: "tuned" in own)]
+    fixed = tuned.map(lambda own: as_text({k: own[k] for k in own.keys() - TUNABLE}))
+    for _, group in tuned.groupby(fixed):
+        chosen = TUNABLE.intersection(differing(group))
+        for index, own in group.items():
+            table.loc[index, "tuned"] = as_text({key: own.get(key) for key in chosen})
+            table.loc[index, "others"] = as_text(own | dict.fromkeys(chosen, "tuned"))
+    return table, []
 
 
 def drop_copies(runs: Sequence[Run], table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -70,7 +99,7 @@ def drop_copies(runs: Sequence[Run], table: pd.DataFrame) -> tuple[pd.DataFrame,
         table: a row per run, in their order.
     """
     notes, copies = [], []
-    for _, group in table.groupby([*AXES, "others", "versions", "seed"], sort=False):
+    for _, group in table.groupby([*AXES, "tuned", "others", "versions", "seed"], sort=False):
         for first, other in combinations(group.index, 2):
             folders = f"{table['folder'][first]} and {table['folder'][other]}"
             if not without_seconds(runs[first]).equals(without_seconds(runs[other])):
@@ -122,7 +151,7 @@ def divide_by_version(table: pd.DataFrame) -> tuple[pd.Series, list[str]]:
             for _, part in versions.groupby(group["versions"], sort=False)
         )
         outcome = "cells of different versions are compared"
-        if group.groupby(AXES)["versions"].nunique().max() > 1:
+        if group.groupby([*AXES, "tuned"])["versions"].nunique().max() > 1:
             outcome = "runs of different versions are kept apart"
             for index, own in versions.items():
                 setups[index] |= {key: own.get(key) for key in apart}
@@ -151,7 +180,7 @@ def name_of(setup: Mapping, different: Sequence[str]) -> str:
 def title_of(setup: Mapping, different: Sequence[str]) -> str:
     """A setup in words, for a reader of one figure."""
     told = [setup["dataset"], setup["model"], f"{setup['epochs']} epochs"]
-    noted = ("train_images", "imbalance", "label_noise", "compute_budget")
+    noted = ("train_images", "imbalance", "label_noise", "compute_budget", "tuned")
     always = [key for key in noted if setup.get(key)]
     for key in dict.fromkeys([*always, *different]):
         if key not in ("dataset", "model", "epochs") and key in setup:
@@ -192,6 +221,17 @@ def untold(declared: Mapping, options: pd.Series) -> list[str]:
     return keys
 
 
+def tell_tuned(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Where tuning chose several values in one cell, tell them in the method's label."""
+    cell = ["setup", "method_label", "augmentation_label", "budget"]
+    for _, group in table.groupby(["setup", "method_label"], sort=False):
+        if group.groupby(cell)["tuned"].nunique().max() > 1:
+            for index, values in group["tuned"].map(json.loads).items():
+                words = [key.replace("_", " ") + in_words(values[key]) for key in sorted(values)]
+                table.loc[index, "method_label"] += f" ({', '.join(words)})"
+    return table, []
+
+
 def label_of(name: str, declared: Mapping, untold: Sequence[str], options: Mapping) -> str:
     """A method or augmentation with those of its options that are not as by default."""
     told = {
@@ -215,7 +255,9 @@ def in_words(value: object) -> str:
 def arrange(runs: Sequence[Run], results: Path) -> tuple[pd.DataFrame, list[str]]:
     """The table of runs, whose index is a run's place in `runs`; and notes, a line each."""
     data = {
-        (run.settings["dataset"], run.settings["data"]) for run in runs if "data" in run.settings
+        (run.config.settings["dataset"], run.config.data_sha256)
+        for run in runs
+        if run.config.data_sha256
     }
     counts = Counter(dataset for dataset, _ in data)
     several = {dataset for dataset, count in counts.items() if count > 1}
@@ -223,10 +265,12 @@ def arrange(runs: Sequence[Run], results: Path) -> tuple[pd.DataFrame, list[str]
     table["folder"] = [str(Path(folder).relative_to(results)) for folder in table["folder"]]
     notes = []
     for step in (
+        join_tuned,
         lambda table: drop_copies(runs, table),
         add_setups,
         lambda table: add_labels(table, "method"),
         lambda table: add_labels(table, "augmentation"),
+        tell_tuned,
     ):
         table, more = step(table)
         notes += more

@@ -9,18 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from .estimates import estimate
-from .evidence import (
-    CONTRADICTED,
-    SUPPORTED,
-    TOO_FEW,
-    UNDECIDED,
-    Evidence,
-    Pooled,
-    describe,
-    judge,
-    pair,
-    pool,
-)
+from .evidence import CONTRADICTED, SUPPORTED, UNDECIDED, Pooled, judge, pair, pool
 from .study import CELL, REFERENCE, Study
 
 #: Methods that favour images by what the network makes of them.
@@ -47,11 +36,22 @@ PUBLISHED = {
 }
 
 
+#: From pooled differences, and the number of tests that the claim has to pass, to a verdict.
+Judge = Callable[[Pooled, int], str]
+
+
 class Case(NamedTuple):
-    """One case of a claim: what is compared, and the evidence."""
+    """One case of a claim: what is compared, the evidence, None if too little, and its judge."""
 
     subject: str
-    evidence: Evidence
+    pooled: Pooled | None
+    judge: Judge
+    unit: str = " points"
+
+
+def above(bound: float) -> Judge:
+    """Judges whether the expected difference is above a bound."""
+    return lambda pooled, tests: judge(pooled.seeds, bound, tests)
 
 
 def methods_of(part: Study, names: tuple[str, ...]) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -69,12 +69,6 @@ def select(part: Study, **values: object) -> pd.DataFrame:
     return runs
 
 
-def evidence(pooled: Pooled | None, verdict: Callable[[Pooled], str]) -> Evidence:
-    if pooled is None:
-        return Evidence(TOO_FEW, "")
-    return Evidence(verdict(pooled), describe(pooled))
-
-
 def budgeted(part: Study) -> Study:
     return Study(part.runs[part.runs["budget"] < 1], part.curves)
 
@@ -83,28 +77,25 @@ def no_consistent_advantage(part: Study) -> Iterator[Case]:
     """Each importance-sampling method against unif-SGD, under a budget."""
     part = budgeted(part)
     uniform = select(part, method=REFERENCE)
-    found = list(methods_of(part, IMPORTANCE))
 
-    def verdict(pooled: Pooled) -> str:
-        reversed_verdict = judge(-pooled.seeds, 0, len(found))
+    def verdict(pooled: Pooled, tests: int) -> str:
+        reversed_verdict = judge(-pooled.seeds, 0, tests)
         if pooled.positive >= CONSISTENT * len(pooled.cells) and reversed_verdict == CONTRADICTED:
             return CONTRADICTED
         small = estimate(pooled.seeds).high < NEGLIGIBLE
         return SUPPORTED if small else UNDECIDED
 
-    for label, runs in found:
-        yield Case(f"{label} - {REFERENCE}", evidence(pair(runs, uniform, CELL), verdict))
+    for label, runs in methods_of(part, IMPORTANCE):
+        yield Case(f"{label} - {REFERENCE}", pair(runs, uniform, CELL), verdict)
 
 
 def augmentation_helps_more(part: Study) -> Iterator[Case]:
     """unif-SGD with the stronger augmentation against each method with the standard one."""
     part = budgeted(part)
     strong = select(part, method=REFERENCE, augmentation=STRONG)
-    found = list(methods_of(part, IMPORTANCE))
-    for label, runs in found:
+    for label, runs in methods_of(part, IMPORTANCE):
         pooled = pair(strong, runs[runs["augmentation"] == "standard"], ["budget"])
-        subject = f"{REFERENCE} {STRONG} - {label} standard"
-        yield Case(subject, evidence(pooled, lambda pooled: judge(pooled.seeds, 0, len(found))))
+        yield Case(f"{REFERENCE} {STRONG} - {label} standard", pooled, above(0))
 
 
 def third_equals_whole(part: Study) -> Iterator[Case]:
@@ -114,7 +105,7 @@ def third_equals_whole(part: Study) -> Iterator[Case]:
         whole = select(part, method="SGD", augmentation="standard", budget=1.0)
         pooled = pair(strong, whole, ["setup"])
         subject = f"{REFERENCE} {STRONG} 30% - SGD standard 100%"
-        yield Case(subject, evidence(pooled, lambda pooled: judge(pooled.seeds, -CLOSE)))
+        yield Case(subject, pooled, above(-CLOSE))
 
 
 def even_use_is_better(part: Study) -> Iterator[Case]:
@@ -126,10 +117,7 @@ def even_use_is_better(part: Study) -> Iterator[Case]:
             rho = stats.spearmanr(runs["count_entropy"], runs["test_accuracy"]).statistic
             rows.append((augmentation, budget, seed, rho))
     pooled = pool(pd.DataFrame(rows, columns=[*CELL, "seed", "value"]), CELL)
-    if pooled is None:
-        yield Case("rank correlation", Evidence(TOO_FEW, ""))
-    else:
-        yield Case("rank correlation", Evidence(judge(pooled.seeds), describe(pooled, "")))
+    yield Case("rank correlation", pooled, above(0), unit="")
 
 
 def beats_fixed_subset(part: Study) -> Iterator[Case]:
@@ -139,12 +127,7 @@ def beats_fixed_subset(part: Study) -> Iterator[Case]:
         here = part.where("budget", budget)
         fixed = select(here, method="random-subset")
         pooled = pair(select(here, method=REFERENCE), fixed, CELL)
-        subject = f"{REFERENCE} - random-subset at {100 * budget:g}%"
-        tests = len(part.budgets)
-        yield Case(
-            subject,
-            evidence(pooled, lambda pooled, tests=tests: judge(pooled.seeds, 0, tests)),
-        )
+        yield Case(f"{REFERENCE} - random-subset at {100 * budget:g}%", pooled, above(0))
 
 
 def stays_close_to_whole(part: Study) -> Iterator[Case]:
@@ -156,17 +139,12 @@ def stays_close_to_whole(part: Study) -> Iterator[Case]:
     for budget in [budget for budget in published if budget < 1]:
         runs = select(part, method=REFERENCE, augmentation="standard", budget=budget)
         loss = published[1.0] - published[budget]
-        bound, tests = -loss - CLOSE, len(published) - 1
-        outcome = evidence(
-            pair(runs, whole, ["setup"]),
-            lambda pooled, bound=bound, tests=tests: judge(pooled.seeds, bound, tests),
-        )
         ours = f", mean {runs['test_accuracy'].mean():.2f}%" if len(runs) else ""
         subject = (
             f"{REFERENCE} {100 * budget:g}%{ours} (published {published[budget]:.1f}%, "
             f"{-loss:+.1f} points) - SGD 100%"
         )
-        yield Case(subject, outcome)
+        yield Case(subject, pair(runs, whole, ["setup"]), above(-loss - CLOSE))
 
 
 def worst_class_gains(part: Study) -> Iterator[Case]:
@@ -180,8 +158,5 @@ def low_percentile_gains(part: Study) -> Iterator[Case]:
 def hardness_weighting_gains(part: Study, column: str) -> Iterator[Case]:
     """dro against SGD in a class accuracy, at every budget."""
     plain = select(part, method="SGD")
-    found = list(methods_of(part, ("dro",)))
-    for label, runs in found:
-        pooled = pair(runs, plain, CELL, column)
-        outcome = evidence(pooled, lambda pooled: judge(pooled.seeds, 0, len(found)))
-        yield Case(f"{label} - SGD", outcome)
+    for label, runs in methods_of(part, ("dro",)):
+        yield Case(f"{label} - SGD", pair(runs, plain, CELL, column), above(0))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from commandline.flags import Parser
 from errors import UsageError, exit_status_of, say
 
 from .study import Study, read_study
@@ -19,7 +19,7 @@ def run_command(
     Returns:
         The exit status: 0, or that of the error, which is told in one line.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m {name}", description=description)
+    parser = Parser(prog=f"python -m {name}", description=description, allow_abbrev=False)
     parser.add_argument(
         "results_dir",
         type=Path,
@@ -28,9 +28,9 @@ def run_command(
         metavar="RESULTS_DIR",
         help="holds the runs, at any depth; default results",
     )
-    results = parser.parse_args(arguments).results_dir
 
     def report() -> int:
+        results = parser.parse_args(arguments).results_dir
         study = read_study(results)
         for note in study.notes:
             say(f"note: {note}")

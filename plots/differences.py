@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from .estimates import estimate, seeds_text
+from .estimates import estimate, seeds_text, without_pairing
 from .gap import Gap
 from .study import REFERENCE, Study, paired_differences
 from .style import INTERVAL, add_title, grid_shape, hide_unused, in_order, line_style, new_figure
@@ -41,8 +41,23 @@ def draw_differences(study: Study) -> Figure:
         explanation += "; no bar where n = 1" if counts.min() == 1 else ""
     else:
         explanation += "; one common seed, so no interval is known"
-    add_title(figure, study.augmented_title, explanation + scale)
+    add_title(figure, study.augmented_title, explanation + scale + uncorrelated(pairs))
     return figure
+
+
+def uncorrelated(pairs: pd.DataFrame) -> str:
+    """Words for the title where pairing by seed costs power."""
+    cells = [
+        without_pairing(cell["test_accuracy"], cell["test_accuracy_reference"]).correlation
+        for _, cell in pairs.groupby(["method_label", "budget"])
+    ]
+    below = sum(correlation < 0 for correlation in cells)
+    return (
+        f"; in {below} of {len(cells)} the accuracies of a seed correlate negatively, so pairing "
+        "widens the interval: differences.csv has Welch's too"
+        if below
+        else ""
+    )
 
 
 def draw_panel(axis: Axes, pairs: pd.DataFrame, methods: list[tuple[str, str, int]]) -> list[int]:

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import pandas as pd
 
-from .estimates import LEAST_PAIRS, LEVEL, Estimate, estimate
+from .estimates import LEAST_PAIRS, LEVEL, Estimate, Unpaired, estimate, without_pairing
 
 SUPPORTED, CONTRADICTED = "supported", "contradicted"
 UNDECIDED, TOO_FEW = "undecided", "not enough runs"
-
-
-class Evidence(NamedTuple):
-    """A verdict and the numbers it rests on, a line."""
-
-    verdict: str
-    numbers: str
 
 
 class Pooled(NamedTuple):
     """Paired differences in several cells.
 
     `seeds` holds, for each seed that all the cells have, its mean over them: what tests are made
-    on. `cells` has an estimate for each cell by itself.
+    on. `cells` has an estimate for each cell by itself. `unpaired` is of the means over cells of
+    the two sides, where there are two.
     """
 
     seeds: pd.Series
     cells: list[Estimate]
+    unpaired: Unpaired | None = None
 
     @property
     def positive(self) -> int:
@@ -50,14 +46,15 @@ def pair(
     """
     pairs = ours.merge(theirs, on=[*cell, "seed"], suffixes=("", "_theirs"))
     pairs["value"] = pairs[column] - pairs[f"{column}_theirs"]
-    return pool(pairs, cell)
+    return pool(pairs, cell, [column, f"{column}_theirs"])
 
 
-def pool(values: pd.DataFrame, cell: Sequence[str]) -> Pooled | None:
+def pool(values: pd.DataFrame, cell: Sequence[str], sides: Sequence[str] = ()) -> Pooled | None:
     """Average over cells, seed by seed, so that every seed weighs the same cells alike.
 
     Args:
-        values: with columns `value` and `seed`, and those named in `cell`.
+        values: with columns `value` and `seed`, and those named in `cell` and `sides`.
+        sides: none, or the two columns whose difference `value` is.
 
     Returns:
         None where fewer than `LEAST_PAIRS` seeds are common to the cells that have so many.
@@ -70,7 +67,15 @@ def pool(values: pd.DataFrame, cell: Sequence[str]) -> Pooled | None:
     common = table.dropna()
     if table.empty or len(common) < LEAST_PAIRS:
         return None
-    return Pooled(common.mean(axis=1), [estimate(table[name].dropna()) for name in table])
+    means = [
+        values.pivot_table(side, "seed", list(cell)).loc[common.index, common.columns].mean(axis=1)
+        for side in sides
+    ]
+    return Pooled(
+        common.mean(axis=1),
+        [estimate(table[name].dropna()) for name in table],
+        without_pairing(*means) if sides else None,
+    )
 
 
 def judge(values: Iterable[float], bound: float = 0, tests: int = 1) -> str:
@@ -78,8 +83,9 @@ def judge(values: Iterable[float], bound: float = 0, tests: int = 1) -> str:
 
     Args:
         values: independent numbers, `LEAST_PAIRS` or more.
-        tests: how many such tests the claim has to pass. To contradict it one failure is enough,
-            so chance gets as many tries: the level of a contradiction is divided by them.
+        tests: how many such tests the claim has to pass, in all setups. To contradict it one
+            failure is enough, so chance gets as many tries: the level of a contradiction is
+            divided by them.
     """
     values = list(values)
     if estimate(values).low > bound:
@@ -102,10 +108,19 @@ def combine(verdicts: Iterable[str]) -> str:
 
 
 def describe(pooled: Pooled, unit: str = " points") -> str:
-    """Counts over cells, mean, interval, p and n."""
+    """Counts over cells, mean, interval, p and n; where seeds' numbers correlate, how."""
     numbers = estimate(pooled.seeds)
-    return (
+    text = (
         f"above zero in {pooled.positive}/{len(pooled.cells)} cells, mean {numbers.mean:+.2f}{unit}"
         f" (95% CI {numbers.low:+.2f} to {numbers.high:+.2f}, p = {numbers.p:.2g}, "
         f"n = {numbers.n} seeds)"
     )
+    beside = pooled.unpaired
+    if beside and not math.isnan(beside.correlation):
+        text += f"; correlation over seeds {beside.correlation:+.2f}"
+        if beside.correlation < 0:
+            text += (
+                f", Welch's test: {beside.welch_low:+.2f} to {beside.welch_high:+.2f}, "
+                f"p = {beside.welch_p:.2g}"
+            )
+    return text

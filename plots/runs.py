@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import sys
+import warnings
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
+from commandline.flags import quoted
 from errors import UsageError
+from running.config import BadRun, Config, read_config
 from running.record import TRAINING_SECONDS, TUNING
 from running.watch import read_status
 
@@ -23,37 +24,19 @@ NEEDED = [
     "count_entropy",
     *TRAINING_SECONDS,
 ]
+GROWING = ["images_scored", "images_trained", *TRAINING_SECONDS]  # counted from the run's start
 CLASS_COLUMNS = ["worst_class_accuracy", "class_accuracy_p5"]  # older runs did not log them
-SETTINGS = {  # that figures and tables need, with their types
-    "dataset": str,
-    "model": str,
-    "method": str,
-    "augmentation": str,
-    "budget": float,
-    "epochs": int,
-    "seed": int,
-    "method_options": dict,
-    "augmentation_options": dict,
-}
 
 
 class Run(NamedTuple):
     """One finished run.
 
-    `settings` and `versions` are those of its config.json, without the settings that were not
-    given, and with digests in place of the paths of files, and of the data as `data`; the curve
-    has a row per epoch and all of `NEEDED` and `CLASS_COLUMNS`.
+    The curve has a row per epoch and all of `NEEDED` and `CLASS_COLUMNS`.
     """
 
     folder: Path
-    settings: dict
-    versions: dict
-    num_images: int
+    config: Config
     curve: pd.DataFrame
-
-
-class BadRun(Exception):
-    """A finished run that cannot be used; the message is one line that names the file."""
 
 
 def read_runs(results: Path) -> tuple[list[Run], list[str]]:
@@ -94,43 +77,9 @@ def read_runs(results: Path) -> tuple[list[Run], list[str]]:
 
 def read_run(folder: Path) -> Run:
     """Read and check one finished run; a BadRun says what is wrong with it."""
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text())
-        settings = {key: value for key, value in config["settings"].items() if value is not None}
-        settings |= {name: check(settings, name, kind) for name, kind in SETTINGS.items()}
-        num_images = int(config["num_images"])
-        settings |= contents(config)
-        versions = dict(config["versions"])
-    except KeyError as error:
-        raise BadRun(f"{path}: {error.args[0]} is missing") from None
-    except OSError as error:
-        raise BadRun(f"{path}: {error.strerror}") from None
-    except (ValueError, TypeError, AttributeError) as error:
-        raise BadRun(f"{path}: not what train.py writes ({error})") from None
-    gaps = bool(settings.get("compute_budget"))  # where one step may end several epochs
-    curve = read_curve(folder / "curve.csv", settings["epochs"], gaps)
-    return Run(folder, settings, versions, num_images, curve)
-
-
-def contents(config: Mapping) -> dict[str, object]:
-    """The settings that name data and files, told by what these held; none for older runs."""
-    short = lambda digest: f"sha256-{digest:.12}"  # noqa: E731
-    files = {name: short(digest) for name, digest in config.get("files_sha256", {}).items()}
-    told = {"method_options": config["settings"]["method_options"] | files}
-    if config.get("data_sha256"):
-        told["data"] = short(config["data_sha256"])
-    return told
-
-
-def check(settings: Mapping, name: str, kind: type) -> object:
-    """A setting's value as the type that it has to be."""
-    value = settings[name]
-    if kind is float and isinstance(value, int):
-        value = float(value)
-    if not isinstance(value, kind):
-        raise ValueError(f"{name} is {value!r}")
-    return value
+    config = read_config(folder)
+    gaps = config.settings["compute_budget"]  # where one step may end several epochs
+    return Run(folder, config, read_curve(folder / "curve.csv", config.settings["epochs"], gaps))
 
 
 def read_curve(path: Path, epochs: int, gaps: bool = False) -> pd.DataFrame:
@@ -138,30 +87,50 @@ def read_curve(path: Path, epochs: int, gaps: bool = False) -> pd.DataFrame:
 
     Every epoch has a row; with `gaps` some may not.
     """
-    try:
-        curve = pd.read_csv(path)
-    except OSError as error:
-        raise BadRun(f"{path}: {error.strerror}") from None
-    except ValueError as error:
-        raise BadRun(f"{path}: not a CSV ({' '.join(str(error).split())})") from None
+    curve = read_table(path)
     missing = [name for name in NEEDED if name not in curve]
     if missing:
         raise BadRun(f"{path}: no column {', '.join(missing)}")
     curve = curve.reindex(columns=[*curve, *(set(CLASS_COLUMNS) - set(curve))])
-    for name in NEEDED:
-        numbers = pd.to_numeric(curve[name], errors="coerce")
-        bad = ~np.isfinite(numbers)
+    for name in [*NEEDED, *CLASS_COLUMNS]:
+        values = curve[name].astype(object) if curve[name].dtype == bool else curve[name]
+        numbers = pd.to_numeric(
+            values.mask(values.map(lambda value: isinstance(value, bool))), errors="coerce"
+        )
+        good = numbers.between(0, 100 if "accuracy" in name else sys.float_info.max)
+        # Empty where --eval-every left an epoch out, which is never the last.
         if name == "test_accuracy":
-            # Empty where --eval-every left an epoch out, which is never the last.
-            bad &= curve[name].notna() | (curve.index == len(curve) - 1)
-        if bad.any():
-            row = int(bad.argmax())
-            raise BadRun(f"{path}: '{curve[name][row]}' for {name} in line {row + 2}")
+            good |= values.isna() & (curve.index < len(curve) - 1)
+        elif name in CLASS_COLUMNS:
+            good |= values.isna()
+        if not good.all():
+            row = int(good.argmin())
+            raise BadRun(f"{path}: {quoted(str(values[row]))} for {name} in line {row + 2}")
         curve[name] = numbers
-    for name in CLASS_COLUMNS:
-        curve[name] = pd.to_numeric(curve[name], errors="coerce")
+    for name in GROWING:
+        shrinks = curve[name].diff() < 0
+        if shrinks.any():
+            raise BadRun(f"{path}: {name} shrinks in line {int(shrinks.argmax()) + 2}")
     found = list(curve["epoch"])
     fits = sorted({*found}) == found if gaps else found == list(range(1, epochs + 1))
     if not fits or found[-1:] != [epochs]:
         raise BadRun(f"{path}: {len(curve)} rows, not one for each of {epochs} epochs")
     return curve
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A CSV whose rows have its header's columns, each once; a BadRun says what is wrong."""
+    try:
+        if path.exists() and not path.is_file():
+            raise ValueError("not a file")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows of other lengths
+            header = pd.read_csv(path, header=None, nrows=1).iloc[0]
+            twice = header[header.duplicated()]
+            if len(twice):
+                raise ValueError(f"column {quoted(twice.iloc[0])} twice")
+            return pd.read_csv(path, index_col=False)
+    except OSError as error:
+        raise BadRun(f"{path}: {error.strerror}") from None
+    except (ValueError, Warning) as error:
+        raise BadRun(f"{path}: not a CSV ({' '.join(str(error).split())})") from None

@@ -13,7 +13,7 @@ from augmentations import AUGMENTATIONS
 from running.record import TRAINING_SECONDS
 
 from .cells import arrange
-from .estimates import Estimate, estimate
+from .estimates import Estimate, Unpaired, estimate, without_pairing
 from .runs import CLASS_COLUMNS, NEEDED, read_runs
 from .style import in_order
 
@@ -125,6 +125,7 @@ def summarise(study: Study) -> pd.DataFrame:
                 numbers = estimate(cell[column])._asdict()
                 row |= {f"{column}_{name}": numbers[name] for name in ("mean", "sd", "low", "high")}
             row |= {column: cell[column].mean() for column in COSTS}
+            row |= {"tuned": cell["tuned"].iloc[0]}
             row |= {"other_settings": cell["others"].iloc[0], "versions": cell["versions"].iloc[0]}
             rows.append(row)
     return pd.DataFrame(rows)
@@ -144,14 +145,20 @@ def paired_differences(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def summarise_differences(study: Study) -> pd.DataFrame:
-    """One row per cell with a counterpart: the mean difference to `REFERENCE`, paired by seed."""
+    """One row per cell with a counterpart: the mean difference to `REFERENCE`, paired by seed.
+
+    Beside it the correlation over seeds, and Welch's test, which does not pair.
+    """
     place = ["setup", "method_label", "augmentation_label", "budget"]
+    sides = ["test_accuracy", "test_accuracy_reference"]
     return pd.DataFrame(
         [
-            dict(zip(place, key)) | estimate(pairs["difference"])._asdict()
+            dict(zip(place, key))
+            | estimate(pairs["difference"])._asdict()
+            | without_pairing(*(pairs[side] for side in sides))._asdict()
             for key, pairs in paired_differences(study.runs).groupby(place, sort=False)
         ],
-        columns=[*place, *Estimate._fields],
+        columns=[*place, *Estimate._fields, *Unpaired._fields],
     )
 
 

@@ -16,13 +16,6 @@ RULE = (
     "Bold: the best of its augmentation and budget, where it is better than every other method by "
     f"a paired t-test over common seeds (two-sided, {LEVEL:.0%} level, {LEAST_PAIRS} or more)."
 )
-#: Column -> its text for the runs of one cell.
-COSTS: dict[str, Callable[[pd.DataFrame], str]] = {
-    "images trained": lambda runs: f"{runs['images_trained'].mean():,.0f}",
-    "images scored": lambda runs: f"{runs['images_scored'].mean():,.0f}",
-    "compute": lambda runs: f"{compute(runs).mean():.2f}",
-    "seconds": lambda runs: f"{runs['seconds'].mean():.0f}",
-}
 EMPTY = "\N{EN DASH}"  # where there is no finished run
 LATEX = {"\\": r"\textbackslash{}", "±": r"$\pm$", EMPTY: "--"} | {c: f"\\{c}" for c in "&%$#_{}"}
 
@@ -63,6 +56,29 @@ def compute(runs: pd.DataFrame) -> pd.Series:
     """Of each run, in epochs of plain training on all images."""
     cost = runs["images_scored"] + TRAINING_COST * runs["images_trained"]
     return cost / (TRAINING_COST * runs["num_images"])
+
+
+def scoring_run(runs: pd.DataFrame) -> str:
+    """Compute of the runs behind a score file, in the same unit; a dash for none or unknown."""
+    epochs = (runs["scoring_cost"] / (TRAINING_COST * runs["num_images"])).mean()
+    return f"{epochs:.2f}" if epochs > 0 else EMPTY
+
+
+def realised(runs: pd.DataFrame) -> str:
+    """The fraction of images kept, or of steps scored, of methods that count it."""
+    fraction = runs["realised_fraction"].mean()
+    return "" if pd.isna(fraction) else f"{fraction:.2f}"
+
+
+#: Column -> its text for the runs of one cell.
+COSTS: dict[str, Callable[[pd.DataFrame], str]] = {
+    "images trained": lambda runs: f"{runs['images_trained'].mean():,.0f}",
+    "images scored": lambda runs: f"{runs['images_scored'].mean():,.0f}",
+    "compute": lambda runs: f"{compute(runs).mean():.2f}",
+    "scoring run": scoring_run,
+    "realised": realised,
+    "seconds": lambda runs: f"{runs['seconds'].mean():.0f}",
+}
 
 
 def caption(part: Study) -> str:
@@ -121,8 +137,10 @@ def markdown_costs(study: Study) -> str:
         tables.append(
             f"{part.title}: what each accuracy cost, as means over seeds. Compute is the number of "
             "epochs of plain training that cost as much, where an image trained on costs "
-            f"{TRAINING_COST} and one that is only scored 1; seconds are of selection, data and "
-            f"training.\n\n{markdown_table(rows)}"
+            f"{TRAINING_COST} and one that is only scored 1; scoring run is what the runs behind a "
+            "score file cost, in the same unit, where that is known. Realised is the fraction of "
+            "images that passes kept, or of steps that scored, of methods that decide it as they "
+            f"go. Seconds are of selection, data and training.\n\n{markdown_table(rows)}"
         )
     return "\n".join(tables)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from augmentations.geometry import normalise
-from commandline.settings import parse
 from data import Dataset, Rows
 from errors import UsageError
 from methods.scores import ScoreFile, digest
@@ -22,6 +20,7 @@ from training.models import classifier_of, create_model
 from training.network import FORWARD_VALUES
 
 from .assembly import load_dataset
+from .config import BadRun, read_config
 from .record import SCORES_FILE
 from .watch import read_status
 
@@ -50,20 +49,19 @@ class FinishedRun:
             what = f"holds a run that is {status}" if status else "holds no run"
             raise UsageError(f"{folder}: {what}; give the folder of a finished one")
         try:
-            config = json.loads((folder / "config.json").read_text())
-            settings = vars(parse([])[0]) | config["settings"]
-            num_images = int(config["num_images"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"{folder / 'config.json'}: damaged; make the run again") from error
+            config = read_config(folder)
+        except BadRun as error:
+            raise UsageError(f"{error}; make the run again") from None
+        settings = dict(config.settings)
         settings["data_dir"] = data_dir or settings["data_dir"]
-        data_sha256 = config.get("data_sha256")
         corrupted = settings["imbalance"] or settings["label_noise"]
-        if data_sha256 is None and settings["validation"] and corrupted:
+        if config.data_sha256 is None and settings["validation"] and corrupted:
             raise UsageError(
                 f"{folder}: of an older version, which held other images out under --imbalance "
                 "and --label-noise; make the run again"
             )
-        return cls(folder, argparse.Namespace(**settings), num_images, data_sha256, device)
+        given = argparse.Namespace(**settings)
+        return cls(folder, given, config.num_images, config.data_sha256, device)
 
     @cached_property
     def dataset(self) -> Dataset:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
+import math
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from running.config import BadRun, read_config
 from running.record import TRAINING_SECONDS
 from running.watch import read_status
 from training.budget import subset_size
@@ -19,7 +20,7 @@ STARTING = 5.0  # seconds that a run takes to import PyTorch and to read its dat
 # Runs that differ in one of these tell nothing of each other's speed.
 COMPARABLE = ("dataset", "model", "train_images", "validation", "image_size", "device")
 SIMILAR = ("method", "augmentation", "batch_size")
-DAMAGES = (OSError, ValueError, KeyError, IndexError, TypeError, ZeroDivisionError)
+DAMAGES = (BadRun, OSError, csv.Error, ValueError, LookupError, TypeError, ArithmeticError)
 
 
 @dataclass(frozen=True)
@@ -94,14 +95,18 @@ def similarity(theirs: Mapping, wanted: Mapping) -> tuple:
 
 
 def read_finished(folder: Path) -> Finished:
-    config = json.loads((folder / "config.json").read_text())
-    last = last_row(folder)
-    images = config["total_steps"] * config["settings"]["batch_size"]
+    config, last = read_config(folder), last_row(folder)
+    settings = config.settings
+    steps = subset_size(settings["budget"], config.num_images) // settings["batch_size"]
+    training = sum(float(last[name]) for name in TRAINING_SECONDS)
+    evaluation = float(last["eval_seconds"])
+    if not 0 <= training + evaluation < math.inf:
+        raise ValueError("no time that a run takes")
     return Finished(
-        config["settings"],
-        config["num_images"],
-        sum(float(last[name]) for name in TRAINING_SECONDS) / images,
-        float(last["eval_seconds"]) / int(last["epoch"]),
+        settings,
+        config.num_images,
+        training / (settings["epochs"] * steps * settings["batch_size"]),
+        evaluation / int(last["epoch"]),
     )
 
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from commandline.flags import options_before, require_options
-from commandline.settings import complete, parse
+from commandline.settings import parse
 from errors import UsageError
 from methods import METHODS
+from running.config import BadRun, read_config
 from running.identity import INCIDENTAL, consequential
 from running.record import RunFolder
 
@@ -175,7 +176,7 @@ def check_ended(run: Run) -> None:
 def other_settings(run: Run) -> list[str]:
     """In words, the settings of the run in the folder that are not this run's."""
     try:
-        theirs = json.loads((run.path / "config.json").read_text())["settings"]
-        return differences(consequential(complete(theirs)), consequential(run.settings))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return ["config.json missing or damaged"]
+        theirs = read_config(run.path).settings
+    except BadRun as error:
+        return [str(error)]
+    return differences(consequential(theirs), consequential(run.settings))

@@ -82,12 +82,13 @@ def write_run(
     settings: Mapping = {},
     versions: Mapping = VERSIONS,
     status: str = "finished",
+    facts: Mapping = {},
     **curve: float,
 ) -> Path:
-    """Write one run; `curve` goes to `make_curve`."""
+    """Write one run; config.json gets `facts` too, `curve` goes to `make_curve`."""
     settings = SETTINGS | dict(settings)
     folder.mkdir(parents=True, exist_ok=True)
-    config = {"settings": settings, "num_images": IMAGES, "versions": dict(versions)}
+    config = {"settings": settings, "num_images": IMAGES, "versions": dict(versions), **facts}
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     table = make_curve(accuracy, settings["epochs"], settings["budget"], **curve)
     table.to_csv(folder / "curve.csv", index=False)

@@ -6,7 +6,7 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 from pathlib import Path
 
@@ -21,11 +21,13 @@ from methods import METHODS
 from plots import __main__ as command
 from plots import claims
 from plots.budgets import draw_accuracy
-from plots.claims import CLAIMS, check
+from plots.claim_tests import Case, above
+from plots.claims import CLAIMS, Claim, check
 from plots.curves import draw_curves
-from plots.evidence import judge
+from plots.estimates import estimate, without_pairing
+from plots.evidence import Pooled, judge
 from plots.figures import BY_AUGMENTATION, KINDS
-from plots.study import read_study, summarise, summarise_differences
+from plots.study import Study, read_study, summarise, summarise_differences
 from plots.style import LOOKS
 from plots.tables import is_best, latex, markdown, markdown_costs
 
@@ -154,6 +156,46 @@ def test_differences_are_paired_by_seed(grid, made):
         assert (row.low, row.high) == pytest.approx(tuple(outcome.confidence_interval()))
 
 
+def test_differences_tell_the_correlation_and_welchs_test(grid, made):
+    _, accuracies = grid
+    for row in pd.read_csv(made / "differences.csv").itertuples():
+        cell = row.method_label, row.augmentation_label, row.budget
+        seeds = [found[3] for found in accuracies if found[:3] == cell]
+        ours = [accuracies[*cell, seed] for seed in seeds]
+        theirs = [accuracies["unif-SGD", *cell[1:], seed] for seed in seeds]
+        if len(seeds) < 3:  # of two seeds any correlation is 1 or -1
+            assert math.isnan(row.correlation)
+            assert math.isnan(row.welch_p)
+            continue
+        outcome = stats.ttest_ind(ours, theirs, equal_var=False)
+        assert row.correlation == pytest.approx(np.corrcoef(ours, theirs)[0, 1])
+        assert row.welch_p == pytest.approx(outcome.pvalue)
+        interval = tuple(outcome.confidence_interval())
+        assert (row.welch_low, row.welch_high) == pytest.approx(interval)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_where_seeds_correlate_negatively_welchs_test_is_shown_and_decides_nothing(
+    tmp_path, capsys, sign
+):
+    for seed, wobble in enumerate((-0.5, 0.1, 0.4), 1):
+        for method, value in (("unif-SGD", 80 + wobble), ("p-SGD", 81.3 + sign * wobble)):
+            own = dict(method=method, budget=0.2, seed=seed)
+            write_run(tmp_path / f"{method}{seed}", value, own)
+    study = read_study(tmp_path)
+    row = summarise_differences(study).iloc[0]
+    assert row["correlation"] == pytest.approx(sign)
+    text = run(claims.main, tmp_path, capsys).stdout
+    assert f"correlation over seeds {sign:+.2f}" in text
+    assert ("Welch's test: " in text) is (sign < 0)
+    part = study.where("augmentation_label", "standard")
+    title = KINDS["difference"](part).get_suptitle().replace("\n", " ")
+    assert ("1 of 1 the accuracies of a seed correlate negatively" in title) is (sign < 0)
+    if sign < 0:
+        assert row["welch_p"] < 0.05 < row["p"]
+        assert verdict_on("no_consistent_advantage", tmp_path) == "undecided"
+
+
 def test_a_table_without_differences_has_its_columns(grid, tmp_path):
     write_run(tmp_path / "run", 80)
     empty = summarise_differences(read_study(tmp_path))
@@ -227,7 +269,28 @@ def test_costs_are_counted_in_epochs_of_plain_training(tmp_path):
     trained, scored = 0.5 * 10 * IMAGES, 3 * 0.5 * 10 * IMAGES
     seconds = 10 * (0.1 + 0.2 + 0.5 * 2.2 * 3)
     assert cells[:4] == ["standard", "selective-backprop", "50%", "80.00 ± 0.00"]
-    assert cells[4:] == [f"{trained:,.0f}", f"{scored:,.0f}", "10.00", f"{seconds:.0f}"]
+    unknown = ["\N{EN DASH}", ""]
+    assert cells[4:] == [f"{trained:,.0f}", f"{scored:,.0f}", "10.00", *unknown, f"{seconds:.0f}"]
+
+
+def test_costs_tell_the_scoring_run_and_what_a_method_really_did(tmp_path):
+    summary = {"realised_fraction": 0.25}
+    write_run(
+        tmp_path / "infobatch", 80, dict(method="infobatch"), facts=dict(method_summary=summary)
+    )
+    facts = {"scoring_cost": 3.0 * IMAGES * 8}
+    write_run(tmp_path / "coreset", 80, dict(method="coreset"), facts=facts)
+    write_run(tmp_path / "rho-loss", 80, dict(method="rho-loss"))
+    write_run(tmp_path / "SGD", 80, facts={"scoring_cost": 0})
+    lines = markdown_costs(read_study(tmp_path)).splitlines()
+    table = [[cell.strip() for cell in line.split("|")] for line in lines if line.startswith("| ")]
+    places = [table[0].index(name) for name in ("method", "scoring run", "realised")]
+    assert {tuple(row[place] for place in places) for row in table[1:]} == {
+        ("SGD", "\N{EN DASH}", ""),
+        ("infobatch", "\N{EN DASH}", "0.25"),
+        ("coreset", "8.00", ""),
+        ("rho-loss", "\N{EN DASH}", ""),
+    }
 
 
 def test_all_tables_are_written(made):
@@ -356,7 +419,7 @@ def test_cells_of_different_versions_are_compared_and_that_is_said(tmp_path):
 
 def test_options_of_methods_make_variants(tmp_path):
     for beta in (10.0, 100.0):
-        write_run(tmp_path / str(beta), 80, dict(method="dro", method_options={"beta": beta}))
+        write_run(tmp_path / str(beta), 80, dict(method="dro", method_options={"dro_beta": beta}))
     study = read_study(tmp_path)
     assert [label for label, *_ in study.methods] == ["dro (beta 10)", "dro (beta 100)"]
     assert len(summarise(study)) == 2
@@ -382,6 +445,61 @@ def test_a_setting_that_was_not_given_is_as_one_that_did_not_exist(tmp_path):
     del config["settings"]["imbalance"], config["settings"]["label_noise"]
     path.write_text(json.dumps(config))
     assert summarise(read_study(tmp_path))["n"].tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    "facts, words",
+    [
+        ({"precision": "bfloat16"}, "precision bfloat16"),
+        ({"device": "cuda:1 (NVIDIA H100)"}, "device cuda"),
+        ({"processes": 2}, "processes 2"),
+    ],
+)
+def test_runs_of_another_precision_device_or_process_count_are_kept_apart(tmp_path, facts, words):
+    usual = {"precision": "float32", "device": "cpu (x86_64)", "processes": 1}
+    for seed in SEEDS:
+        for name, own in (("usual", {}), ("other", facts)):
+            # --amp auto comes to one or the other by the machine.
+            write_run(tmp_path / f"{name}{seed}", 80, dict(seed=seed), facts=usual | own)
+    write_run(tmp_path / "old", 80, dict(seed=4))  # before these were written
+    study = read_study(tmp_path)
+    assert sorted(zip(summarise(study)["n"], study.runs["title"].unique())) == [
+        (3, f"cifar10, resnet18, 4 epochs, {words}"),
+        (4, f"cifar10, resnet18, 4 epochs, {words.split()[0]} {usual_word(words)}"),
+    ]
+    assert any("different settings are kept apart" in note for note in study.notes)
+    assert markdown(study).count("test accuracy in percent") == 2
+
+
+def usual_word(words: str) -> str:
+    return {"precision": "float32", "device": "cpu", "processes": "1"}[words.split()[0]]
+
+
+def test_precision_counts_as_it_was_not_as_it_was_asked_for(tmp_path):
+    write_run(tmp_path / "auto", 80, dict(seed=1, amp="auto"), facts={"precision": "float32"})
+    write_run(tmp_path / "off", 80, dict(seed=2, amp="off"), facts={"precision": "float32"})
+    assert summarise(read_study(tmp_path))["n"].tolist() == [2]
+
+
+def test_what_tuning_chose_for_each_method_is_one_setup_and_tables_say_tuned(tmp_path):
+    for method, rate in (("unif-SGD", 0.1), ("dro", 0.05)):
+        for seed in SEEDS:
+            own = dict(method=method, seed=seed, lr=rate)
+            write_run(tmp_path / f"{method}{seed}", 80, own, facts={"tuned": True})
+            write_run(tmp_path / f"{method}{seed}plain", 70, own | {"lr": 0.1})
+    study = read_study(tmp_path)
+    summary = summarise(study).set_index(["method", "test_accuracy_mean"])["tuned"].to_dict()
+    assert summary == {
+        ("unif-SGD", 80): '{"lr": 0.1}', ("dro", 80): '{"lr": 0.05}',
+        ("unif-SGD", 70): "{}", ("dro", 70): "{}",
+    }  # fmt: skip
+    captions = re.findall("cifar10, resnet18, 4 epochs.*", markdown(study))
+    assert [", tuned" in caption for caption in captions].count(True) == 1
+    assert len(captions) == 2
+    own = dict(method="dro", seed=4, lr=0.02)
+    write_run(tmp_path / "other", 80, own, facts={"tuned": True})
+    labels = {label for label, *_ in read_study(tmp_path).methods}
+    assert labels == {"unif-SGD", "dro", "dro (lr 0.05)", "dro (lr 0.02)"}
 
 
 # Bad input
@@ -451,6 +569,39 @@ def empty_curve(folder: Path) -> None:
     (folder / "curve.csv").write_text("")
 
 
+def curve_with(column: str, row: int, value: object) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        curve = pd.read_csv(folder / "curve.csv").astype(object)
+        curve.loc[row, column] = value
+        curve.to_csv(folder / "curve.csv", index=False)
+
+    return damage
+
+
+def repeat_column(folder: Path) -> None:
+    curve = pd.read_csv(folder / "curve.csv")
+    pd.concat([curve, curve[["test_accuracy"]] / 2], axis=1).to_csv(
+        folder / "curve.csv", index=False
+    )
+
+
+def lengthen_rows(folder: Path) -> None:
+    lines = (folder / "curve.csv").read_text().splitlines()
+    (folder / "curve.csv").write_text("\n".join([lines[0], *(f"{line},1" for line in lines[1:])]))
+
+
+def make_folder(name: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        (folder / name).unlink()
+        (folder / name).mkdir()
+
+    return damage
+
+
+def binary_curve(folder: Path) -> None:
+    (folder / "curve.csv").write_bytes(bytes(range(256)))
+
+
 @pytest.mark.parametrize(
     "damage, fragments",
     [
@@ -458,13 +609,25 @@ def empty_curve(folder: Path) -> None:
         (drop_config, ["config.json", "No such file"]),
         (drop_setting, ["config.json", "method is missing"]),
         (list_config, ["config.json", "not what train.py writes"]),
-        (change_setting, ["config.json", "budget is 'half'"]),
+        (change_setting, ["config.json", "budget: 'half' is not a number above 0"]),
         (drop_curve, ["curve.csv", "No such file"]),
         (drop_column, ["curve.csv", "no column count_entropy"]),
         (drop_row, ["curve.csv", "3 rows, not one for each of 4 epochs"]),
         (break_number, ["curve.csv", "'oops' for test_accuracy in line 3"]),
         (drop_last_result, ["curve.csv", "'nan' for test_accuracy in line 5"]),
         (empty_curve, ["curve.csv", "not a CSV"]),
+        (binary_curve, ["curve.csv", "not a CSV"]),
+        (make_folder("curve.csv"), ["curve.csv", "not a file"]),
+        (make_folder("config.json"), ["config.json", "not a file"]),
+        (repeat_column, ["curve.csv", "column 'test_accuracy' twice"]),
+        (lengthen_rows, ["curve.csv", "not a CSV"]),
+        (curve_with("test_accuracy", 3, np.inf), ["'inf' for test_accuracy in line 5"]),
+        (curve_with("test_accuracy", 3, 100.5), ["'100.5' for test_accuracy in line 5"]),
+        (curve_with("test_accuracy", 3, True), ["'True' for test_accuracy in line 5"]),
+        (curve_with("images_trained", 1, -1), ["'-1' for images_trained in line 3"]),
+        (curve_with("train_seconds", 3, 0.5), ["train_seconds shrinks in line 5"]),
+        (curve_with("epoch", 2, 2), ["4 rows, not one for each of 4 epochs"]),
+        (curve_with("worst_class_accuracy", 2, "oops"), ["'oops' for worst_class_accuracy"]),
     ],
 )
 def test_a_damaged_run_is_named_and_hides_no_other(tmp_path, damage, fragments):
@@ -504,7 +667,7 @@ def test_a_run_of_an_older_version_meets_one_of_today(tmp_path):
     """What its config.json does not name was at its default."""
     write_run(tmp_path / "old", 80, dict(seed=1))
     write_run(tmp_path / "new", 80, dict(seed=2, compute_budget=False, amp="auto", compile=False))
-    write_run(tmp_path / "fast", 80, dict(seed=3, amp="bf16"))
+    write_run(tmp_path / "fast", 80, dict(seed=3, amp="bf16"), facts={"precision": "bfloat16"})
     study = read_study(tmp_path)
     setups = study.runs.set_index("folder")["setup"]
     assert setups["old"] == setups["new"] != setups["fast"]
@@ -647,6 +810,64 @@ def test_few_seeds_decide_no_claim(tmp_path, capsys, seeds):
     assert outcome.returncode == 0
     verdicts = re.findall(r"^\d\. ([A-Z ]+):", outcome.stdout, re.MULTILINE)
     assert verdicts == ["NOT ENOUGH RUNS"] * len(CLAIMS)
+
+
+def nowhere_above(draws: np.ndarray) -> Claim:
+    """A claim that methods are above zero in some setups, of differences [setups, methods, n]."""
+    left = iter(draws)
+
+    def cases(part: Study) -> Iterator[Case]:
+        for number, seeds in enumerate(next(left)):
+            values = pd.Series(seeds)
+            yield Case(f"method {number}", Pooled(values, [estimate(values)]), above(0))
+
+    return Claim("", "", "", "", False, cases)
+
+
+@pytest.mark.parametrize("setups, methods", [(1, 1), (4, 1), (4, 3)])
+def test_true_claims_are_contradicted_at_no_more_than_the_level(setups, methods):
+    """400 studies in which nothing differs: 2.5% are contradicted by chance, a side of 5%.
+
+    A right one fails here, above 6%, with a probability below 1e-3; undivided by setups, four of
+    them would be contradicted in 9.6%, twelve comparisons in 26%.
+    """
+    draws = np.random.default_rng(1).standard_normal((400, setups, methods, 4))
+    runs = pd.DataFrame({"setup": range(setups), "title": "", "imbalance": None})
+    study = Study(runs.assign(label_noise=None), runs)
+    verdicts = [check(nowhere_above(each), study)[0] for each in draws]
+    assert 0.005 < verdicts.count("contradicted") / len(verdicts) < 0.06
+
+
+@pytest.mark.parametrize("correlation", [-0.5, 0, 0.5])
+def test_verdicts_keep_their_level_whatever_the_correlation_over_seeds(correlation):
+    """2,000 pairs of equal methods, n = 6: 5% decided, within 4.5 standard deviations (1e-5).
+
+    Taking Welch's test where the seeds seen correlate negatively would decide 10%, 6.6% and 5.2%.
+    """
+    covariance = [[1, correlation], [correlation, 1]]
+    draws = np.random.default_rng(2).multivariate_normal([0, 0], covariance, (2000, 6))
+    decided = [judge(pair[:, 0] - pair[:, 1]) != "undecided" for pair in draws]
+    by_sign = [
+        (p_of_welch if rho < 0 else p) < 0.05
+        for (rho, *_, p_of_welch), p in (
+            (without_pairing(*pair.T), estimate(pair[:, 0] - pair[:, 1]).p) for pair in draws
+        )
+    ]
+    assert np.mean(decided) == pytest.approx(0.05, abs=4.5 * np.sqrt(0.05 * 0.95 / 2000))
+    if correlation < 0:
+        assert np.mean(by_sign) > 0.08
+
+
+def test_one_setup_of_several_contradicts_only_at_its_part_of_the_level(tmp_path):
+    """p = 0.02 in one setup contradicts by itself, and not as one of four."""
+    for lr in (0.1, 0.2, 0.3, 0.4):
+        for seed, gain in enumerate((0.7, 1.2, 1.0) if lr == 0.1 else (0.5, -0.5, 0.1), 1):
+            for method in ("unif-SGD", "p-SGD"):
+                own = dict(method=method, budget=0.2, seed=seed, lr=lr)
+                accuracy = 80 + gain * (method == "p-SGD")
+                write_run(tmp_path / str(lr) / f"{method}{seed}", accuracy, own)
+    assert verdict_on("no_consistent_advantage", tmp_path / "0.1") == "contradicted"
+    assert verdict_on("no_consistent_advantage", tmp_path) == "undecided"
 
 
 def test_claims_print_counts_intervals_and_seeds(grid, capsys):

@@ -371,7 +371,7 @@ def test_what_scores_refuses(trained, scores_here, train_here) -> None:
     (held / "config.json").write_text(json.dumps(config | {"num_images": 7}))
     assert_refused(ask("el2n", held), "results/held: trained on 7 images", "give --data-dir")
     (held / "config.json").write_text("{")
-    assert_refused(ask("el2n", held), "results/held/config.json: damaged")
+    assert_refused(ask("el2n", held), "results/held/config.json: not what train.py writes")
     (run / "model.pt").write_bytes((run / "model.pt").read_bytes()[:-1000])
     assert_refused(ask("el2n", run), "results/run/model.pt: damaged")
     (run / "status").write_text("failed\n")

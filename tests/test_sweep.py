@@ -69,7 +69,7 @@ def write_ended(run: Run, status: str = "finished", **seconds: float) -> None:
     (run.path / "status").write_text(f"{status}\n")
     settings = run.settings
     steps = int(settings["budget"] * 1000) // settings["batch_size"] * settings["epochs"]
-    config = {"settings": settings, "num_images": 1000, "total_steps": steps}
+    config = {"settings": settings, "num_images": 1000, "versions": {}}
     (run.path / "config.json").write_text(json.dumps(config))
     with open(run.path / "curve.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, restval=0)
@@ -157,6 +157,7 @@ OTHER = {
     "--method": "p-SGD",
     "--augmentation": "ricap",
     "--dataset": "cifar10",
+    "--train-images": "500",
     "--validation": "100",
     "--imbalance": "50",
     "--label-noise": "0.2",
@@ -361,7 +362,9 @@ def test_a_folder_that_holds_another_run_is_refused(status: str, sweep_here) -> 
     outcome = sweep_here(*named, "--lr", "0.2")
     assert_refused(outcome, "elsewhere/x", status, "lr 0.1 and 0.2", "--experiment-name", "delete")
     (run.path / "config.json").write_text("{")
-    assert_refused(sweep_here(*named), "elsewhere/x", "config.json missing or damaged", "delete")
+    assert_refused(
+        sweep_here(*named), "elsewhere/x", "config.json: not what train.py writes", "delete"
+    )
 
 
 def test_a_results_folder_that_cannot_be_written_is_refused(sweep_here, tmp_path: Path) -> None:
@@ -484,7 +487,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     path = tmp_path / "stand_in.py"
     path.write_text(STAND_IN)
     (run,) = runs_of("--seed", "1")
-    config = json.dumps({"settings": {**run.settings, "seed": "SEED"}}).replace('"SEED"', "SEED")
+    content = {"settings": {**run.settings, "seed": "SEED"}, "num_images": 1000, "versions": {}}
+    config = json.dumps(content).replace('"SEED"', "SEED")
     monkeypatch.setenv("CONFIG", config)
     monkeypatch.setattr(process, "TRAIN", path)
     return path

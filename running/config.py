@@ -1,0 +1,212 @@
+"""The config.json of a run, read again and checked: the only place that reads it.
+
+Types and bounds of the settings are those of the command line, which declares each of them once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from augmentations import AUGMENTATIONS
+from commandline.flags import number, one_of, options_of, quoted
+from commandline.settings import build_parser, parse
+from methods import METHODS
+
+#: Settings that every version wrote. Of the others an older version may have had none.
+ALWAYS = {"dataset", "model", "method", "augmentation", "budget", "epochs", "seed"}
+ALWAYS |= {"method_options", "augmentation_options"}
+RENAMED = {"warmup_epochs": "uniform_epochs"}  # options: former name -> today's
+REALISED = ("realised_fraction", "share_of_images_kept")  # of method_summary: today's name, former
+
+
+class BadRun(Exception):
+    """A run whose files cannot be used; the message is one line that names file and fault."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What config.json says of a run.
+
+    What the run's version did not write yet is filled in as that version did it.
+    """
+
+    settings: dict[str, object]  # all of train.py's, of the types that JSON has
+    num_images: int  # trained on
+    versions: dict[str, str | None]  # of the code and of the packages
+    device: str  # its kind, cpu or cuda
+    precision: str  # as resolved: float32, bfloat16 or float16
+    processes: int
+    realised_fraction: float | None  # of images kept or steps scored, where the method counts it
+    scoring_cost: float | None  # of the runs behind a score file, in forward passes of one image
+    tuned: bool  # whether sweep.py --tune chose the settings
+    data_sha256: str | None  # of the decoded images and labels, where the run's version told it
+    files_sha256: dict[str, str]  # of the files that options name: option -> digest
+
+
+def read_config(folder: Path) -> Config:
+    """Read and check a run's config.json.
+
+    Raises:
+        BadRun: naming the file, the key and what is wrong with it.
+    """
+    path = folder / "config.json"
+    try:
+        if path.exists() and not path.is_file():
+            raise ValueError("not a file")
+        text = path.read_text(encoding="utf-8")
+        return check(json.loads(text, parse_constant=refuse_constant))
+    except OSError as error:
+        raise BadRun(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise BadRun(f"{path}: not what train.py writes: {error}") from None
+    except RecursionError:
+        raise BadRun(f"{path}: not what train.py writes: nested too deeply") from None
+
+
+def refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a finite number")
+
+
+def check(content: object) -> Config:
+    """A config.json's content, checked; a ValueError names the key and what is wrong."""
+    config = table(content, "the whole")
+    summary = table(config.get("method_summary", {}), "method_summary")
+    realised = next((summary[name] for name in REALISED if name in summary), None)
+    versions = table(given(config, "versions"), "versions")
+    for name, version in versions.items():
+        if not isinstance(version, str | None):
+            raise ValueError(f"versions: {name}: {quoted(version)} is not a text")
+    tuned = config.get("tuned", False)
+    if not isinstance(tuned, bool):
+        raise ValueError(f"tuned: {quoted(tuned)} is not true or false")
+    files = table(config.get("files_sha256", {}), "files_sha256")
+    device = as_given("device", str, config.get("device", "cpu"))
+    fraction, cost = number(float, low=0, high=1), number(float, low=0)
+    return Config(
+        settings=check_settings(table(given(config, "settings"), "settings")),
+        num_images=as_given("num_images", number(int, low=1), given(config, "num_images")),
+        versions=versions,
+        device=as_given("device", one_of(["cpu", "cuda"]), device.partition(" ")[0].split(":")[0]),
+        precision=as_given(
+            "precision",
+            one_of(["float32", "bfloat16", "float16"]),
+            config.get("precision", "float32"),
+        ),
+        processes=as_given("processes", number(int, low=1), config.get("processes", 1)),
+        realised_fraction=as_given(f"method_summary: {REALISED[0]}", fraction, realised, True),
+        scoring_cost=as_given("scoring_cost", cost, config.get("scoring_cost"), True),
+        tuned=tuned,
+        data_sha256=as_given("data_sha256", digest, config.get("data_sha256"), True),
+        files_sha256={
+            name: as_given(f"files_sha256: {name}", digest, value) for name, value in files.items()
+        },
+    )
+
+
+def check_settings(written: Mapping[str, object]) -> dict[str, object]:
+    """All settings of a run: those written, checked, and the others as by default."""
+    for name in sorted(ALWAYS - written.keys()):
+        given(written, name)
+    settings = defaults() | written
+    flags = actions()
+    for name in settings.keys() & flags.keys():
+        settings[name] = as_flag(name, flags[name], settings[name], defaults()[name] is None)
+    for axis, registry in (("method", METHODS), ("augmentation", AUGMENTATIONS)):
+        key, name = f"{axis}_options", settings[axis]
+        settings[key] = check_options(key, name, registry[name], table(settings[key], key))
+    return settings
+
+
+def check_options(
+    key: str, chosen: str, constructor: type, written: Mapping[str, object]
+) -> dict[str, object]:
+    """The options of a method or augmentation, likewise.
+
+    Where its default is not what versions without an option did, its annotation says so: `before`.
+    """
+    declared = options_of(constructor)
+    former = {old: new for old, new in RENAMED.items() if new in declared and old not in declared}
+    options = {former.get(name, name): value for name, value in written.items()}
+    for name in options.keys() - declared.keys():
+        raise ValueError(f"{key}: {quoted(name)} is not an option of {chosen}")
+    checked = {}
+    for name, (_, default, facts) in declared.items():
+        value = options.get(name, facts.get("before", default))
+        checked[name] = as_flag(f"{key}: {name}", actions()[name], value, default is None)
+    return checked
+
+
+@functools.cache
+def defaults() -> dict[str, object]:
+    """The settings of train.py without arguments, of the types that JSON has."""
+    return as_json(vars(parse([])[0]))
+
+
+@functools.cache
+def actions() -> dict[str, argparse.Action]:
+    """What declares each setting and option on the command line."""
+    hidden = argparse.SUPPRESS
+    return {action.dest: action for action in build_parser()._actions if action.help != hidden}
+
+
+def as_json(value: object) -> object:
+    return json.loads(json.dumps(value, default=str))
+
+
+def table(value: object, name: str) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{name}: {quoted(value)} is not a table of names and values")
+    return value
+
+
+def digest(text: str) -> str:
+    """A converter: a SHA-256 in hexadecimal."""
+    if not re.fullmatch("[0-9a-f]{64}", text):
+        raise ValueError(f"{quoted(text)} is not a SHA-256")
+    return text
+
+
+def given(content: Mapping[str, object], name: str) -> object:
+    if name not in content:
+        raise ValueError(f"{name} is missing")
+    return content[name]
+
+
+def as_flag(name: str, action: argparse.Action, value: object, optional: bool) -> object:
+    """A setting's value as its flag on the command line gives it; None where that is optional."""
+    if action.nargs == 0:
+        if not isinstance(value, bool):
+            raise ValueError(f"{name}: {quoted(value)} is not true or false")
+        return value
+    convert = action.type or str
+    if action.nargs != "+":
+        return as_given(name, convert, value, optional)
+    if not isinstance(value, list):
+        raise ValueError(f"{name}: {quoted(value)} is not a list")
+    return [as_given(name, convert, each) for each in value]
+
+
+def as_given(
+    name: str, convert: Callable[[str], object], value: object, optional: bool = False
+) -> object:
+    """What a converter of the command line makes of a value's text, which has to be that value.
+
+    So a text in a number's place is wrong even where it is the number's digits.
+    """
+    if value is None and optional:
+        return None
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    try:
+        converted = as_json(convert(text))
+    except (argparse.ArgumentTypeError, ValueError) as error:
+        raise ValueError(f"{name}: {error}") from None
+    if converted != value or "\0" in text:
+        raise ValueError(f"{name}: {quoted(value)} is of the wrong type")
+    return converted
