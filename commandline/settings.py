@@ -311,8 +311,9 @@ def add_run_flags(parser: Parser) -> None:
         default="auto",
         metavar="NAME",
         help="automatic mixed precision: bf16, fp16 (with loss scaling; a step that overflows is "
-        "left out) or off, which is float32 (TF32 on CUDA); auto is bf16 where the processor gains "
-        "from it, a GPU that has it or a CPU with AMX",
+        "made again with half the scale) or off, which is float32 (TF32 on CUDA); auto is bf16 "
+        "where the processor gains from it, a GPU that has it or a CPU with AMX or AVX512-BF16 "
+        "(unless --compile is given: a CPU does not take both)",
     )
     group.add_argument(
         "--compile",

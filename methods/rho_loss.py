@@ -63,19 +63,19 @@ class RhoLoss(Selecting):
         losses = torch.from_numpy(values)
         self.register_buffer("irreducible_losses", losses.to(task.device))
         self.register_buffer("scored", (~losses.isnan()).nonzero().squeeze(1).to(task.device))
-        self.block = rho_candidates * task.batch_size
-        if len(self.scored) < self.block:
+        self.num_candidates = rho_candidates * task.batch_size
+        if len(self.scored) < self.num_candidates:
             raise OptionError(
                 "rho_file",
-                f"has irreducible losses of {len(self.scored)} images, fewer than the {self.block} "
-                "candidates of a step; lower --rho-candidates or --batch-size, or hold out more "
-                "images with --validation",
+                f"has irreducible losses of {len(self.scored)} images, fewer than the "
+                f"{self.num_candidates} candidates of a step; lower --rho-candidates or "
+                "--batch-size, or hold out more images with --validation",
             )
 
     def draw(self, progress: float) -> Tensor:
-        blocks = len(self.scored) // self.block
-        order = self.permutation(len(self.scored))[: blocks * self.block]
-        return self.scored[order].view(blocks, self.block)
+        blocks = len(self.scored) // self.num_candidates
+        order = self.permutation(len(self.scored))[: blocks * self.num_candidates]
+        return self.scored[order].view(blocks, self.num_candidates)
 
     def choose(self, batch: Batch, score: Callable[[Batch], Tensor]) -> Batch | None:
         reducible = batch.losses(score(batch)) - self.irreducible_losses[batch.index]

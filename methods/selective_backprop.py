@@ -150,6 +150,7 @@ class SelectiveBackprop(Selecting):
         uniform_epochs: UniformEpochs = None,
     ):
         super().__init__(task, uniform_epochs=uniform_epochs)
+        self.num_candidates = task.batch_size
         self.selector = SelectiveBackpropSelector(
             task.batch_size,
             beta=1 / task.budget - 1 if sb_beta is None else sb_beta,

@@ -25,7 +25,7 @@ from methods.scores import Recording
 from training.budget import Budget, linear_rate, step_rate, steps_per_epoch, subset_size
 from training.distributed import ALONE, World
 from training.models import create_model
-from training.network import Network, choose_amp
+from training.network import Network, choose_precision
 from training.stream import Stream
 from training.trainer import Trainer
 
@@ -60,7 +60,7 @@ def build(
     network = Network(
         model.to(device, memory_format=torch.channels_last),
         device,
-        amp=choose_amp(settings.amp, device),
+        precision=choose_precision(settings.amp, device, settings.compile),
         compiled=settings.compile,
         sync_batchnorm=settings.sync_batchnorm and world.size > 1,
         world=world,

@@ -14,7 +14,7 @@ from errors import UsageError
 
 from .record import RunFolder
 
-FORMAT = 2  # of the checkpoint's contents; another one is refused
+FORMAT = 3  # of the checkpoint's contents; another one is refused
 MAGIC = b"budgeted-training checkpoint\n"
 CURRENT, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 AFRESH = "start afresh with --no-resume --overwrite"

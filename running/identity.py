@@ -8,7 +8,8 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -48,6 +49,8 @@ def identity(settings: argparse.Namespace, trainer: Trainer) -> dict:
         "method_options": settings.method_options | trainer.method.files,
         # A CPU's random generators and a GPU's cannot go on from each other's states.
         "device_type": task.device.type,
+        # As resolved: `auto` may be something else on the machine where a run goes on.
+        "amp": trainer.network.precision.option,
     }
     if settings.record:  # notes that have to be taken from the start
         facts |= {"record": settings.record, "record_epochs": settings.record_epochs}
@@ -59,11 +62,22 @@ def consequential(settings: Mapping) -> dict[str, object]:
     return {name: value for name, value in settings.items() if name not in INCIDENTAL}
 
 
-def describe(settings: argparse.Namespace, trainer: Trainer, compile_seconds: float | None) -> dict:
-    """What config.json says: every setting, what followed from it, and with what it was run."""
+def describe(
+    settings: argparse.Namespace,
+    trainer: Trainer,
+    compile_seconds: float | None,
+    earlier_starts: Sequence[Mapping] = (),
+) -> dict:
+    """What config.json says: every setting, what followed from it, and with what it was run.
+
+    Args:
+        settings: of the run.
+        trainer: where the run stands: at its start, or where it goes on.
+        compile_seconds: that --compile took.
+        earlier_starts: of a run that goes on, the `starts` of its config.json so far.
+    """
     task = trainer.task
-    device = task.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    start = describe_start(trainer)
     return {
         "settings": {
             key: value if key != "checkpoint_every" else str(value)
@@ -79,11 +93,29 @@ def describe(settings: argparse.Namespace, trainer: Trainer, compile_seconds: fl
         "steps_per_epoch": task.steps_per_epoch,
         "total_steps": task.epochs * task.steps_per_epoch,
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
-        "device": f"{device} ({name})",
-        "processes": trainer.world.size,
-        "precision": str(trainer.network.amp or torch.float32).removeprefix("torch."),
         "compile_seconds": compile_seconds,
         "threads": torch.get_num_threads(),
+        **start,
+        "starts": [
+            *earlier_starts,
+            {
+                "step": trainer.step,
+                "time": datetime.now(UTC).isoformat(timespec="seconds"),
+                **start,
+            },
+        ],
+    }
+
+
+def describe_start(trainer: Trainer) -> dict:
+    """With what a run is made, which may differ where it goes on."""
+    device, precision = trainer.task.device, trainer.network.precision
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "device": f"{device} ({name})",
+        "processes": trainer.world.size,
+        "precision": precision.type_name,
+        "precision_reason": precision.reason,
         "versions": {
             "code": __version__,
             "commit": commit(),

@@ -161,6 +161,14 @@ class RunFolder:
             if path.name != "run.lock" and path.is_file():
                 path.unlink()
 
+    def starts(self) -> list[dict]:
+        """The `starts` of the config.json that is there; none where it is missing or damaged."""
+        try:
+            starts = json.loads((self.path / "config.json").read_text())["starts"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return []
+        return starts if isinstance(starts, list) else []
+
     def write_config(self, config: Mapping) -> None:
         self.write("config.json", (json.dumps(config, indent=2) + "\n").encode())
 

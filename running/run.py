@@ -49,7 +49,9 @@ def lead(settings: argparse.Namespace, device: torch.device, world: World) -> No
         signals = Signals()
         rows = restore(folder, settings, trainer)
         with folder.running():
-            config = describe(settings, trainer, warm_up(trainer, settings))
+            seconds = warm_up(trainer, settings)
+            earlier = folder.starts() if trainer.step else []
+            config = describe(settings, trainer, seconds, earlier)
             folder.write_config(config)
             folder.write_curve(rows)
             train(trainer, folder, settings, rows, signals)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
 from test_methods import make_dataset, make_method, make_task, make_trainer
+from torch import Tensor, nn
 
 from methods import METHODS
 from training.distributed import World, find_world
+from training.trainer import Trainer
 
+RESUMED = ("SGD", "selective-backprop")
 CASES = [(method, mix) for method in METHODS for mix in ("standard", "mixup", "ricap")]
 
 
@@ -36,9 +41,48 @@ def journal(method: str, augmentation: str, world: World) -> dict:
     }
 
 
+def resumed_journal(method: str, world: World) -> dict:
+    """What a process saw of a run, and of one that went on from the leading process's checkpoint.
+
+    Of a network with batch normalisation and dropout; the checkpoint is of the middle of an epoch.
+    """
+    task = make_task(num_images=320, batch_size=16, budget=0.5, epochs=4)
+    layers = (partial(nn.BatchNorm1d, 16), nn.Dropout)
+
+    def start() -> tuple[Trainer, list[Tensor]]:
+        dataset = make_dataset(320)
+        trainer = make_trainer(make_method(method, task), dataset, world=world, layers=layers)
+        dropped = []
+        hook = trainer.model[2].register_forward_hook
+        hook(lambda layer, _, output: dropped.append(output == 0) if layer.training else None)
+        trainer.start()
+        return trainer, dropped
+
+    def make_steps(trainer: Trainer, count: int) -> None:
+        for _ in range(count):
+            trainer.make_step(trainer.next_batch())
+
+    whole, dropped = start()
+    make_steps(whole, 5)
+    state = world.told(copy.deepcopy(whole.state_dict()))
+    buffers = [buffer.clone() for buffer in whole.model.buffers()]
+    make_steps(whole, 9)
+    resumed, dropped_again = start()
+    resumed.load_state_dict(state)
+    make_steps(resumed, 9)
+    return {
+        "buffers": buffers,
+        "whole": copy.deepcopy(whole.model.state_dict()),
+        "resumed": copy.deepcopy(resumed.model.state_dict()),
+        "dropped": dropped,
+        "dropped_again": dropped_again,
+    }
+
+
 if __name__ == "__main__":
     world = find_world()
     torch.set_num_threads(1)
     with world.joined(torch.device("cpu")):
         journals = {case: journal(*case, world) for case in CASES}
+        journals |= {method: resumed_journal(method, world) for method in RESUMED}
         torch.save(journals, Path(sys.argv[1]) / f"{world.rank}.pt")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from ranks import CASES, journal
+from ranks import CASES, RESUMED, journal
 from test_durability import has_checkpoint, wait_until
 
 from errors import Failed, UsageError
@@ -81,6 +81,31 @@ def test_two_processes_make_the_run_of_one(case: tuple[str, str], journals: list
         assert together["row"] == pytest.approx(alone["row"], rel=1e-3)
     assert str(journals[0][case]["method"]) == str(journals[1][case]["method"])
     assert torch.equal(journals[0][case]["weights"], journals[1][case]["weights"])
+
+
+@pytest.mark.parametrize("method", RESUMED)
+def test_processes_go_on_from_one_checkpoint_as_if_uninterrupted(
+    method: str, journals: list[dict]
+) -> None:
+    """With the statistics of the leading one, by which all of them score; to the bit."""
+    first, second = (journal[method] for journal in journals)
+    assert all(map(torch.equal, first["buffers"], second["buffers"]))
+    for seen in (first, second):
+        for name, value in seen["whole"].items():
+            assert torch.equal(seen["resumed"][name], value), name
+            assert torch.equal(first["whole"][name], value), name
+
+
+@pytest.mark.parametrize("method", RESUMED)
+def test_dropout_differs_between_processes_and_is_the_same_when_resumed(
+    method: str, journals: list[dict]
+) -> None:
+    """No two of 14 masks of 8 x 16 agree by chance (2 ** -128 for each pair)."""
+    first, second = (journal[method] for journal in journals)
+    masks = first["dropped"] + second["dropped"]
+    assert len({mask.numpy().tobytes() for mask in masks}) == len(masks) == 28
+    for seen in (first, second):
+        assert all(map(torch.equal, seen["dropped"][5:], seen["dropped_again"]))
 
 
 def test_a_run_of_two_processes_leaves_one_curve(launch: Callable, tmp_path: Path) -> None:

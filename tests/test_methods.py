@@ -13,6 +13,7 @@ import sys
 import tempfile
 import typing
 from collections import Counter, deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -100,10 +101,13 @@ def make_trainer(
     rate=lambda step: 0.05,
     of_compute=False,
     world=ALONE,
+    layers: Sequence[Callable[[], nn.Module]] = (),
 ) -> Trainer:
+    """A linear model, of what the layers, if any, make of the pixels."""
     torch.manual_seed(0)
+    pixels = dataset.train_images[0].size
     model = nn.Sequential(
-        nn.Flatten(), nn.Linear(dataset.train_images[0].size, len(dataset.classes))
+        nn.Flatten(), *(layer() for layer in layers), nn.Linear(pixels, len(dataset.classes))
     )
     stream = Stream(dataset, AUGMENTATIONS[augmentation](), CPU, seed=0)
     task = method.task

@@ -22,12 +22,11 @@ from data import DATASETS, Rows
 from running.assembly import build, load_dataset
 from training.images import AHEAD, MappedImages, ResidentImages, memory, place
 from training.models import create_model
-from training.network import FORWARD_VALUES, Network, choose_amp
+from training.network import FORWARD_VALUES, Network
 from training.stream import Stream
 from training.trainer import Trainer
 
 CPU = torch.device("cpu")
-CUDA = torch.device("cuda")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -120,17 +119,6 @@ def test_float16_scales_its_loss_and_keeps_the_scale() -> None:
     assert fresh.scaler.get_scale() == 8
 
 
-def test_a_step_that_overflows_is_left_out() -> None:
-    trainer = make_trainer("--amp", "fp16")
-    trainer.scaler.load_state_dict({**trainer.scaler.state_dict(), "scale": 1e30})
-    before = [weight.clone() for weight in trainer.model.parameters()]
-    trainer.start()
-    trainer.make_step(trainer.next_batch())
-    assert all(map(torch.equal, before, trainer.model.parameters()))
-    assert trainer.scaler.get_scale() == pytest.approx(5e29)
-    assert trainer.step == 1
-
-
 @pytest.mark.slow
 def test_small_runs_end_alike_in_every_precision(train_here: Callable, tmp_path: Path) -> None:
     """Ten epochs of digits: within three points of float32, as seeds are of each other."""
@@ -146,25 +134,6 @@ def test_small_runs_end_alike_in_every_precision(train_here: Callable, tmp_path:
             assert precision == {"off": "float32", "bf16": "bfloat16"}[amp]
     assert max(accuracy.values()) - min(accuracy.values()) < 3
     assert accuracy["off1"] > 90
-
-
-@pytest.mark.parametrize("tiles", [False, True])
-def test_auto_takes_bf16_where_the_processor_has_tiles(
-    tiles: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": tiles})
-    assert choose_amp("auto", CPU) == (torch.bfloat16 if tiles else None)
-    assert choose_amp("off", CPU) is None
-    assert choose_amp("bf16", CPU) == torch.bfloat16
-    assert choose_amp("fp16", CPU) == torch.float16
-
-
-@pytest.mark.parametrize("hardware", [False, True])
-def test_auto_takes_bf16_on_a_gpu_that_has_it(
-    hardware: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: hardware)
-    assert choose_amp("auto", CUDA) == (torch.bfloat16 if hardware else None)
 
 
 @pytest.mark.parametrize("count", [1, 5, 128])

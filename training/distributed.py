@@ -7,14 +7,14 @@ and keeps the same state; each sends its own part of a batch through the network
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from errors import Failed, UsageError
 
@@ -75,11 +75,20 @@ class World:
         dist.broadcast_object_list(values, 0, device=torch.device("cpu"))
         return values[0]
 
-    def share_buffers(self, model: nn.Module) -> None:
-        """Give all processes the leading one's running statistics of batch normalisation."""
-        if self.size > 1:
-            for buffer in model.buffers():
-                dist.broadcast(buffer, 0)
+    def share_buffers(self, buffers: Sequence[Tensor]) -> None:
+        """Give all processes the leading one's running statistics of batch normalisation.
+
+        Whole numbers among a model's buffers, such as counts of batches, are alike without that.
+        """
+        if self.size == 1:
+            return
+        floats = [buffer for buffer in buffers if buffer.is_floating_point()]
+        if floats:
+            together = torch.cat([buffer.reshape(-1) for buffer in floats])
+            dist.broadcast(together, 0)
+            parts = together.split([buffer.numel() for buffer in floats])
+            views = [part.view_as(buffer) for part, buffer in zip(parts, floats)]
+            torch._foreach_copy_(floats, views)
 
     def check_alike(self, share: Tensor) -> None:
         """Fail if the processes' states have come apart, such as each image's share of uses [N]."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -56,7 +57,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.blocks(F.relu(self.norm(self.stem(x)), inplace=True))
-        return self.classifier(x.mean((2, 3)))
+        return self.classifier(x.mean((2, 3), dtype=torch.float32))  # also under autocast
 
 
 #: Blocks per stage and base width. ResNet-18 of width 64 is the study's (Arazo et al. 2021).
@@ -109,9 +110,32 @@ def create_model(name: str, channels: int, classes: int, size: tuple[int, int]) 
     return model.train()
 
 
-def classifier_of(model: nn.Module) -> nn.Module:
-    """The last layer of a network made by `create_model`, from features to logits."""
+def classifier_of(model: nn.Module) -> nn.Module | tuple[nn.Module, ...]:
+    """The last layer of a network made by `create_model`, from features to logits.
+
+    Some of timm's have two of them, side by side.
+    """
     return model.classifier if isinstance(model, ResNet) else model.get_classifier()
+
+
+def keep_classifier_in_float32(model: nn.Module) -> None:
+    """Let the last layer of a network compute in float32 where autocast is on around it.
+
+    Logits of 8 or 11 bits would make equal losses of unequal ones, and with them percentiles and
+    top-k. The layer's `forward` is replaced, because a hook cannot end autocast and start it again
+    in a way that `torch.compile` follows.
+    """
+
+    def in_float32(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        def run(features: Tensor) -> Tensor:
+            with torch.autocast(features.device.type, enabled=False):
+                return forward(features.float())
+
+        return run
+
+    layers = classifier_of(model)
+    for layer in layers if isinstance(layers, tuple) else (layers,):
+        layer.forward = in_float32(layer.forward)
 
 
 def with_small_stem(model: nn.Module) -> nn.Module:

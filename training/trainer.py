@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,8 @@ from .clock import Clock
 from .images import place
 from .network import Network
 from .stream import Stream
+
+DROPOUT = 3  # keeps its draws apart from those of the stream and of the method, which use 0 to 2
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,11 @@ class Trainer:
             weight_decay=weight_decay,
             fused=True,
         )
+        if momentum:
+            # PyTorch's fused SGD would take these from uninitialised memory where the gradient
+            # scaler skips the first step. From zeros, the first step is the same.
+            for parameter in self.model.parameters():
+                self.optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         self.test_images = place(dataset.test_images, device, stream.resident_limit)
         self.test_labels = torch.tensor(dataset.test_labels, device=device)
         self.classes = dataset.classes
@@ -140,10 +147,12 @@ class Trainer:
 
     def warm_up(self) -> float:
         """Compile the network; the seconds that took. No state changes."""
-        size = self.task.batch_size
-        images = self.test_images.between(0, 1).expand(size, -1, -1, -1)
-        scores = self.method.choose.__func__ is not Method.choose
-        return self.network.warm_up(self.stream.normalise(images), scores)
+        image = self.test_images.between(0, 1)
+        images, candidates = (
+            self.stream.normalise(image.expand(count, -1, -1, -1)) if count else None
+            for count in (self.task.batch_size, self.method.num_candidates)
+        )
+        return self.network.warm_up(images, candidates)
 
     def next_batch(self) -> Batch:
         """The next B images to step on, however many candidates that takes."""
@@ -176,6 +185,28 @@ class Trainer:
         """One optimizer step on a batch of B images, each process training on its part of it."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(self.position)
+        while (seen := self.try_step(batch)) is None:
+            if self.scaler.get_scale() < 1:
+                raise Diverged(
+                    f"the loss or its gradient became NaN or infinite at step {self.step + 1}, in "
+                    f"float16 even without scaling; the curve up to epoch {self.epoch} is kept; "
+                    "try a lower --lr, or --amp bf16"
+                )
+        logits, losses = seen
+        self.count(batch, logits, losses)
+        self.step += 1
+        self.clock.lap("train")
+        self.method.observe(batch, logits, losses)
+        self.clock.lap("select")
+
+    def try_step(self, batch: Batch) -> tuple[Tensor, Tensor] | None:
+        """The logits [B, C] and losses [B] of a step; None if it overflowed and was not made.
+
+        Whatever is drawn in a forward pass, such as dropout's masks, is drawn from generators that
+        depend on seed, step and process alone: a run can go on from any step, in any number of
+        processes, and no two of these drop the same.
+        """
+        seed_torch([self.stream.seed, DROPOUT, self.step, self.world.rank], self.task.device)
         mine = self.world.part(batch)
         own_logits = self.network(mine.images)
         own_losses = mine.losses(own_logits)
@@ -186,12 +217,8 @@ class Trainer:
         weights = None if self.starts_uniformly else self.method.reweigh(batch, losses)
         self.clock.lap("select")
         weighted = own_losses if weights is None else self.world.part(weights) * own_losses
-        self.network.update(weighted.mean(), self.optimizer)
-        self.count(batch, logits, losses)
-        self.step += 1
-        self.clock.lap("train")
-        self.method.observe(batch, logits, losses)
-        self.clock.lap("select")
+        made = self.network.update(weighted.mean(), self.optimizer)
+        return (logits, losses) if made else None
 
     def count(self, batch: Batch, logits: Tensor, losses: Tensor) -> None:
         """Add a step to the epoch's sums, on the device."""
@@ -212,6 +239,9 @@ class Trainer:
         results = {}
         if evaluate:
             self.evaluation = self.evaluate()
+            if self.scaler.is_enabled() and not math.isfinite(self.evaluation.loss):
+                with self.network.in_float32():  # the range of fp16 may have been too small
+                    self.evaluation = self.evaluate()
             results = self.evaluation.columns()
             self.clock.lap("eval")
             if not math.isfinite(self.evaluation.loss):
@@ -243,7 +273,6 @@ class Trainer:
     @torch.no_grad()
     def evaluate(self) -> Evaluation:
         """How the model does on the test part now; each process takes some of it."""
-        self.world.share_buffers(self.model)
         self.model.eval()
         size = self.network.at_once(self.test_images.between(0, 1))
         shape = 2, len(self.classes)  # hits and losses of each class
@@ -281,11 +310,7 @@ class Trainer:
     def state_dict(self) -> dict:
         """All that the rest of the run depends on."""
         state = {name: getattr(self, name).state_dict() for name in self.PARTS}
-        state |= {name: getattr(self, name) for name in self.COUNTERS}
-        state["torch_rng"] = torch.get_rng_state()
-        if self.task.device.type == "cuda":
-            state["cuda_rng"] = torch.cuda.get_rng_state(self.task.device)
-        return state
+        return state | {name: getattr(self, name) for name in self.COUNTERS}
 
     def load_state_dict(self, state: dict) -> None:
         """Go on from a `state_dict` made on the same kind of device: generators differ by kind."""
@@ -294,6 +319,12 @@ class Trainer:
         for name in self.COUNTERS:
             value = state[name]
             setattr(self, name, value.to(self.task.device) if torch.is_tensor(value) else value)
-        torch.set_rng_state(state["torch_rng"])
-        if self.task.device.type == "cuda" and "cuda_rng" in state:
-            torch.cuda.set_rng_state(state["cuda_rng"], self.task.device)
+
+
+def seed_torch(words: Sequence[int], device: torch.device) -> None:
+    """Seed PyTorch's own generator of a device by some numbers together."""
+    seed = int(np.random.SeedSequence(words).generate_state(1)[0])
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
