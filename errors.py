@@ -1,9 +1,15 @@
 """The ways in which a run ends early, each with its exit status."""
 
+import errno
 import os
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from typing import TextIO
+
+#: Of system calls that fail because of the path that was given: the user has to change that.
+WRONG_PATH = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR}
+WRONG_PATH |= {errno.ENAMETOOLONG, errno.ELOOP}
 
 
 class RunError(Exception):
@@ -36,20 +42,77 @@ class Interrupted(RunError):
         self.exit_status = 128 + signal_number
 
 
+class Output:
+    """A standard stream whose loss, as by `| head` or a full disk, does not stop the work.
+
+    From then on what is written is dropped, and `fault` says why.
+    """
+
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+        self.fault: OSError | None = None
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        self.attempt(lambda: self.stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self.attempt(self.stream.flush)
+
+    def attempt(self, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except OSError as error:
+            self.fault = error
+            with suppress(OSError):  # what is still buffered goes nowhere, without an error
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, self.stream.fileno())
+                os.close(null)
+
+
+@contextmanager
+def lasting_output() -> Iterator[Output]:
+    """Let a program print wherever it was started, be it with closed streams; its `stdout`."""
+    for number in range(3):  # else the next files opened would get these numbers
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+    output, errors = (
+        Output(open(os.devnull, "w") if stream is None else stream)  # noqa: SIM115
+        for stream in (sys.stdout, sys.stderr)
+    )
+    with redirect_stdout(output), redirect_stderr(errors):
+        yield output
+
+
 def exit_status_of(program: str, work: Callable[[], int]) -> int:
-    """Do a program's work; an error is told in one line, and the exit status is its own."""
+    """Do a program's work; an error is told in one line, and the exit status is its own.
+
+    Paths that are wrong give 2; while a run goes on, its folder turns them into `Failed`, 1.
+    """
     with suppress(AttributeError):  # where it is none, or not a stream of text
         sys.stdout.reconfigure(errors="backslashreplace")  # for names that it cannot encode
-    try:
-        return work()
-    except RunError as error:
-        message, status = str(error), error.exit_status
-    except KeyboardInterrupt:
-        message, status = "stopped; start the same command again to go on", 130
-    except OSError as error:
-        message, status = f"{error.filename or 'input/output'}: {error.strerror}", 1
-    if is_first_of_machine():
-        say(f"{program}: {message}")
+    with lasting_output() as output:
+        try:
+            status, message = work(), ""
+            output.flush()
+            # Who reads no further, as `head` does, has seen enough.
+            if output.fault and output.fault.errno != errno.EPIPE and not status:
+                message, status = f"standard output: {output.fault.strerror}", 1
+        except RunError as error:
+            message, status = str(error), error.exit_status
+        except KeyboardInterrupt:
+            message, status = "stopped; start the same command again to go on", 130
+        except OSError as error:
+            message, status = f"{error.filename or 'input/output'}: {error.strerror}", 1
+            if error.errno in WRONG_PATH:
+                message, status = f"{message}; give another path, or change its permissions", 2
+        if message and is_first_of_machine():
+            say(f"{program}: {message}")
     return status
 
 
@@ -65,4 +128,7 @@ def say(text: str) -> None:
 
 def is_first_of_machine() -> bool:
     """Whether this process speaks for all those of its machine that `torchrun` started."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
+    try:
+        return not 0 < int(os.environ.get("LOCAL_RANK", 0)) < int(os.environ.get("WORLD_SIZE", 1))
+    except ValueError:
+        return True

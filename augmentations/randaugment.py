@@ -37,7 +37,7 @@ class RandAugment(Augmentation):
         *,
         randaugment_n: Annotated[
             int,
-            dict(low=0, high=100, help="randaugment: operations per image (Arazo et al. 2021)"),
+            dict(low=1, high=100, help="randaugment: operations per image (Arazo et al. 2021)"),
         ] = 2,
         randaugment_m: Annotated[
             int,

@@ -5,18 +5,20 @@ from __future__ import annotations
 import io
 import pickle
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from errors import UsageError
 
 from .record import RunFolder
+from .watch import CHECKPOINT, settle
 
 FORMAT = 3  # of the checkpoint's contents; another one is refused
 MAGIC = b"budgeted-training checkpoint\n"
-CURRENT, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
+CURRENT, PREVIOUS = CHECKPOINT, "checkpoint.previous.pt"
 AFRESH = "start afresh with --no-resume --overwrite"
 
 
@@ -31,10 +33,18 @@ def save(folder: RunFolder, settings: Mapping, state: Mapping) -> None:
     if current.exists():
         current.replace(folder.path / PREVIOUS)
     (folder.path / aside).replace(current)
+    settle(folder.path)
 
 
-def load(folder: RunFolder, settings: Mapping) -> tuple[dict | None, list[str]]:
+def load(
+    folder: RunFolder, settings: Mapping, take: Callable[[dict], object]
+) -> tuple[dict | None, list[str]]:
     """The state to go on from, None if there is no checkpoint; and a note on each bad one.
+
+    Args:
+        folder: of the run.
+        settings: what the run computes, which has to be what the checkpoint's run does.
+        take: makes use of a state; an exception means that it is none of such a run.
 
     Raises:
         UsageError: when checkpoints exist but none is good, or they are of other settings.
@@ -50,6 +60,12 @@ def load(folder: RunFolder, settings: Mapping) -> tuple[dict | None, list[str]]:
             faults.append(f"{path}: {error}")
             continue
         check_settings(path, content["settings"], settings)
+        try:
+            take(content["state"])
+        except Exception as error:  # wrong content leads to errors of many kinds
+            reason = " ".join(str(error).split()) or type(error).__name__
+            faults.append(f"{path}: not a checkpoint of such a run ({reason[:100]})")
+            continue
         return content["state"], [f"{fault}; going on from {name}" for fault in faults]
     if faults:
         raise UsageError(f"{faults[0]}; {AFRESH}")
@@ -58,7 +74,10 @@ def load(folder: RunFolder, settings: Mapping) -> tuple[dict | None, list[str]]:
 
 def read(path: Path) -> dict:
     """A checkpoint's content; a ValueError says in a few words what is wrong with the file."""
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"cannot be read ({error.strerror})") from None
     if not content.startswith(MAGIC):
         raise ValueError("not a checkpoint")
     start = len(MAGIC) + 4
@@ -68,11 +87,36 @@ def read(path: Path) -> dict:
         loaded = torch.load(io.BytesIO(content[start:]), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ValueError("a checkpoint with code in it, which is not run") from None
+    except Exception:  # a body that is no file of torch's leads to errors of many kinds
+        raise ValueError("not a checkpoint") from None
     if not isinstance(loaded, dict):
         raise ValueError("not a checkpoint")
     if loaded.get("format") != FORMAT:
-        raise ValueError(f"a checkpoint of format {loaded.get('format')}, where this is {FORMAT}")
+        found = str(loaded.get("format"))[:20]
+        raise ValueError(f"a checkpoint of format {found}, where this is {FORMAT}")
+    if not all(isinstance(loaded.get(part), dict) for part in ("settings", "state")):
+        raise ValueError("not a checkpoint")
     return loaded
+
+
+def check_like(theirs: object, ours: object, name: str = "state") -> None:
+    """Refuse, by a ValueError, a state that is not built as one of a run at its start.
+
+    What is empty or None there may have been filled since: an optimizer's state, a queue.
+    """
+    if ours is None:
+        return
+    if isinstance(ours, Tensor):
+        same = isinstance(theirs, Tensor) and theirs.dtype == ours.dtype
+        if not same or theirs.ndim != ours.ndim or (ours.numel() and theirs.shape != ours.shape):
+            raise ValueError(f"{name} is no {ours.dtype} tensor of shape {tuple(ours.shape)}")
+    elif isinstance(ours, Mapping):
+        if not isinstance(theirs, Mapping) or not theirs.keys() >= ours.keys():
+            raise ValueError(f"{name} lacks parts")
+        for key in ours:
+            check_like(theirs[key], ours[key], f"{name}.{key}")
+    elif type(theirs) is not type(ours):
+        raise ValueError(f"{name} is no {type(ours).__name__}")
 
 
 def check_settings(path: Path, theirs: Mapping, ours: Mapping) -> None:

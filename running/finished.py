@@ -92,6 +92,8 @@ class FinishedRun:
         model = create_model(self.settings.model, channels, classes, tuple(size)).to(self.device)
         path = self.folder / "model.pt"
         try:
+            if not path.is_file():  # a pipe would be waited for
+                raise ValueError("no regular file")
             model.load_state_dict(torch.load(path, map_location=self.device, weights_only=True))
         except Exception as error:  # a damaged file leads to errors of many kinds
             raise UsageError(f"{path}: damaged; make the run again") from error
@@ -141,4 +143,10 @@ class FinishedRun:
             part = torch.tensor(np.asarray(images[start : start + size]), device=self.device)
             logits.append(self.model(normalise(part, mean, deviation)).cpu())
         hook.remove()
-        return torch.cat(logits), torch.cat(features)
+        both = torch.cat(logits), torch.cat(features)
+        if not all(each.isfinite().all() for each in both):
+            raise UsageError(
+                f"{self.folder / 'model.pt'}: the network's outputs are NaN or infinite; give "
+                "another run, or make it again with a lower --lr"
+            )
+        return both

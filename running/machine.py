@@ -28,6 +28,8 @@ def find_device(name: str, world: World = ALONE) -> torch.device:
         raise UsageError(f"--device {name}: no such device; give cpu, cuda or cuda:N") from None
     if device.type not in ("cpu", "cuda"):
         raise UsageError(f"--device {name}: not supported; give cpu, cuda or cuda:N")
+    if device.type == "cpu" and device.index is not None:
+        raise UsageError(f"--device {name}: processors have no number; give cpu")
     found = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= found:
         raise UsageError(f"--device {name}: this machine has {found} CUDA devices; try cpu")

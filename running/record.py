@@ -22,7 +22,7 @@ from errors import Diverged, Failed, Interrupted, UsageError
 
 from . import watch
 from .board import Board
-from .watch import read_status, write_status
+from .watch import CHECKPOINT, LOCK, read_status, set_aside, settle, write_status
 
 COLUMNS = (
     "epoch",
@@ -47,6 +47,8 @@ TRAINING_SECONDS = ("select_seconds", "data_seconds", "train_seconds")  # all bu
 CLASS_COLUMNS = ("class", "train_count", "test_count", "test_accuracy", "test_loss")
 TUNING = "tuning"  # in a results folder: the trials of sweep.py --tune, which no table counts
 SCORES_FILE = "scores.npz"  # of --record
+FILES = ("status", "config.json", "curve.csv", "per_class.csv", "model.pt", SCORES_FILE)
+FILES += (LOCK, CHECKPOINT, f"{CHECKPOINT}.whole", "checkpoint.previous.pt")
 ENDED = ("finished", "diverged", "unknown")  # runs that starting again does not continue
 LONGEST_NAME = 255  # bytes that file systems allow
 LOCK_WAIT = 2.0  # seconds to wait for a dying process to let go of its folder
@@ -85,6 +87,10 @@ class RunFolder:
         existing = next(path for path in (self.path, *self.path.parents) if path.exists())
         if not existing.is_dir() or not os.access(existing, os.W_OK):
             raise UsageError(f"--results-dir: cannot write to {existing}; choose another")
+        for name in FILES:
+            path = self.path / name
+            if path.exists() and not path.is_file():  # a pipe would be waited for
+                raise UsageError(f"{path}: no regular file, as a run has there; remove it")
         status = self.status()
         if status in ENDED and not overwrite:
             raise UsageError(
@@ -93,14 +99,20 @@ class RunFolder:
             )
 
     @contextmanager
-    def running(self) -> Iterator[None]:
-        """Keep the status right while the run goes on and after it ends, in whatever way."""
+    def running(self, replaces: bool) -> Iterator[None]:
+        """Keep the status right while the run goes on and after it ends, in whatever way.
+
+        One that `replaces` the run in the folder puts it back if it fails before it has made a
+        checkpoint or ended.
+        """
         # Its standard input is a pipe that closes when this process ends. It is there before the
         # status says `running`, so that no moment to die is left unwatched.
         command = [sys.executable, "-I", "-S", watch.__file__, str(self.path.resolve())]
         self.watch = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
         status = "failed"
         try:
+            if replaces:
+                set_aside(self.path)
             write_status(self.path, "running")
             yield
             status = "finished"
@@ -120,13 +132,14 @@ class RunFolder:
         finally:
             with suppress(FileNotFoundError):  # the folder is gone: that error is under way
                 write_status(self.path, status)
+                settle(self.path)
             self.watch.communicate()
 
     def __enter__(self) -> RunFolder:
         """Make the folder and take its lock; a UsageError says why that is impossible."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self.lock = open(self.path / "run.lock", "a+")
+            self.lock = open(self.path / LOCK, "a+")
         except OSError as error:
             raise UsageError(
                 f"--results-dir: cannot write to {self.path} ({error.strerror}); choose another"
@@ -148,18 +161,13 @@ class RunFolder:
         since = datetime.now(UTC).isoformat(timespec="seconds")
         self.lock.write(f"process {os.getpid()} on {socket.gethostname()} since {since}\n")
         self.lock.flush()
+        settle(self.path)
         return self
 
     def __exit__(self, *exception: object) -> None:
         if self.board:
             self.board.close()
         self.lock.close()
-
-    def clear(self) -> None:
-        """Remove what an earlier run left, so that nothing of it can be taken for this one's."""
-        for path in self.path.iterdir():
-            if path.name != "run.lock" and path.is_file():
-                path.unlink()
 
     def starts(self) -> list[dict]:
         """The `starts` of the config.json that is there; none where it is missing or damaged."""
@@ -201,14 +209,18 @@ class RunFolder:
         self.write(name, text.getvalue().encode(errors="backslashreplace"))
 
     def write(self, name: str, content: bytes | memoryview) -> None:
-        """Put a file in place whole: a reader, or a crash, sees the old one or the new one."""
-        aside = self.path / f".{name}.new"
-        try:
-            with open(aside, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(self.path / name)
-        except OSError:
-            aside.unlink(missing_ok=True)  # a full disk needs the room
-            raise
+        write_whole(self.path / name, content)
+
+
+def write_whole(path: Path, content: bytes | memoryview) -> None:
+    """Put a file in place whole: a reader, or a crash, sees the old one or the new one."""
+    aside = path.with_name(f".{path.name}.new")
+    try:
+        with open(aside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError:
+        aside.unlink(missing_ok=True)  # a full disk needs the room
+        raise

@@ -22,7 +22,7 @@ from .assembly import build, load_dataset
 from .board import Board
 from .identity import describe, identity
 from .machine import find_device, set_up_torch
-from .record import ENDED, SCORES_FILE, RunFolder
+from .record import COLUMNS, ENDED, SCORES_FILE, RunFolder
 from .signals import Signals
 
 
@@ -47,8 +47,9 @@ def lead(settings: argparse.Namespace, device: torch.device, world: World) -> No
     trainer = build(settings, load_dataset(settings), device, world)
     with folder:
         signals = Signals()
-        rows = restore(folder, settings, trainer)
-        with folder.running():
+        replaces = starts_afresh(folder, settings)
+        rows = restore(folder, settings, trainer, replaces)
+        with folder.running(replaces):
             seconds = warm_up(trainer, settings)
             earlier = folder.starts() if trainer.step else []
             config = describe(settings, trainer, seconds, earlier)
@@ -165,22 +166,44 @@ def report(row: Mapping, epochs: int, bar: tqdm | None) -> None:
         print(f"epoch {row['epoch']}/{epochs}: {results}", flush=True)
 
 
-def restore(folder: RunFolder, settings: argparse.Namespace, trainer: Trainer) -> list[dict]:
+def starts_afresh(folder: RunFolder, settings: argparse.Namespace) -> bool:
+    """Whether to replace the run in the folder; a UsageError if that is not allowed."""
+    status = folder.status()
+    if status is None or (settings.resume and status not in ENDED):
+        return False
+    if not settings.overwrite:
+        raise UsageError(
+            f"{folder.path}: holds a run ({status}); to start afresh and lose it, add --overwrite"
+        )
+    return True
+
+
+def restore(
+    folder: RunFolder, settings: argparse.Namespace, trainer: Trainer, replaces: bool
+) -> list[dict]:
     """Put the trainer where an unfinished run stands; the rows of its curve so far."""
-    afresh = not settings.resume or folder.status() in ENDED
-    if afresh and folder.status() is not None:
-        if not settings.overwrite:
-            raise UsageError(
-                f"{folder.path}: holds a run ({folder.status()}); to start afresh and lose it, "
-                "add --overwrite"
-            )
-        folder.clear()
-    state, notes = checkpoint.load(folder, identity(settings, trainer))
+    state, notes = None, []
+    if not replaces:
+        settled = identity(settings, trainer)
+        state, notes = checkpoint.load(folder, settled, lambda state: take(state, trainer))
     rows: list[dict] = state.pop("rows") if state else []
     trainer.world.told(state)
     if state is not None:
-        trainer.load_state_dict(state)
         notes.append(f"{folder.path}: going on after step {trainer.step}")
     for note in notes:
         say(f"note: {note}")
     return rows
+
+
+def take(state: Mapping, trainer: Trainer) -> None:
+    """Load a checkpoint's state; whatever exception says that it is none of such a run."""
+    checkpoint.check_like(state, trainer.state_dict() | {"rows": []})
+    for row in state["rows"]:
+        if not row.keys() <= set(COLUMNS):
+            raise ValueError("rows are not those of a curve")
+    trainer.load_state_dict(state)
+    if not 0 <= trainer.logged_step <= trainer.step or trainer.finished:
+        raise ValueError(f"step is {trainer.step}")
+    for parameter, kept in trainer.optimizer.state.items():
+        if kept.get("momentum_buffer") is not None:
+            checkpoint.check_like(kept["momentum_buffer"], parameter.detach(), "momentum")

@@ -67,7 +67,7 @@ FAULTS = {
 
 
 def test_the_newest_is_loaded(folder: RunFolder) -> None:
-    state, notes = checkpoint.load(folder, SETTINGS)
+    state, notes = checkpoint.load(folder, SETTINGS, dict)
     assert state["step"] == 2
     assert notes == []
 
@@ -77,7 +77,7 @@ def test_the_previous_one_stands_in_for_a_bad_one(fault: str, folder: RunFolder)
     damage, words = FAULTS[fault]
     path = folder.path / checkpoint.CURRENT
     path.write_bytes(damage(path.read_bytes()))
-    state, notes = checkpoint.load(folder, SETTINGS)
+    state, notes = checkpoint.load(folder, SETTINGS, dict)
     assert state["step"] == 1
     assert len(notes) == 1
     assert words in notes[0]
@@ -92,27 +92,27 @@ def test_none_good_is_one_clear_line(fault: str, folder: RunFolder) -> None:
         path = folder.path / name
         path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(UsageError, match="--no-resume --overwrite") as caught:
-        checkpoint.load(folder, SETTINGS)
+        checkpoint.load(folder, SETTINGS, dict)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_other_settings_are_named(folder: RunFolder) -> None:
     with pytest.raises(UsageError, match=r"lr was 0\.1, is 0\.2") as caught:
-        checkpoint.load(folder, SETTINGS | {"lr": 0.2})
+        checkpoint.load(folder, SETTINGS | {"lr": 0.2}, dict)
     assert "method" not in str(caught.value)
 
 
 def test_a_crash_between_the_renames_loses_nothing(folder: RunFolder) -> None:
     current = folder.path / checkpoint.CURRENT
     current.rename(folder.path / f"{checkpoint.CURRENT}.whole")
-    state, _ = checkpoint.load(folder, SETTINGS)
+    state, _ = checkpoint.load(folder, SETTINGS, dict)
     assert state["step"] == 2
 
 
 def test_no_checkpoint_is_a_start(tmp_path: Path) -> None:
     with RunFolder(tmp_path, "new") as folder:
-        assert checkpoint.load(folder, SETTINGS) == (None, [])
+        assert checkpoint.load(folder, SETTINGS, dict) == (None, [])
 
 
 @pytest.mark.parametrize(

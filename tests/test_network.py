@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import ROOT, Completed
 
 from augmentations import AUGMENTATIONS
@@ -21,7 +22,7 @@ from commandline.settings import parse
 from data import DATASETS, Rows
 from running.assembly import build, load_dataset
 from training.images import AHEAD, MappedImages, ResidentImages, memory, place
-from training.models import create_model
+from training.models import Block, create_model
 from training.network import FORWARD_VALUES, Network
 from training.stream import Stream
 from training.trainer import Trainer
@@ -240,3 +241,29 @@ def test_a_run_from_a_file_is_the_same_run(
         curve = pd.read_csv(tmp_path / "results" / name / "curve.csv")
         curves.append(curve[[column for column in curve if not column.endswith("_seconds")]])
     pd.testing.assert_frame_equal(*curves)
+
+
+@pytest.mark.parametrize("channels, size", [(8, (64, 64)), (8, (7, 9)), (16, (84, 84))])
+def test_a_shortcut_is_the_strided_convolution(channels: int, size: tuple[int, int]) -> None:
+    """Output and gradients, in double precision, without a strided 1x1 convolution in it."""
+    torch.manual_seed(0)
+    block = Block(channels, 2 * channels, 2).double().eval()
+    assert [module.stride for module in block.shortcut if hasattr(module, "stride")] == [(1, 1)]
+    assert {"shortcut.0.weight", "shortcut.1.weight"} <= block.state_dict().keys()
+    images = torch.randn(3, channels, *size, dtype=torch.float64)
+    images = images.to(memory_format=torch.channels_last)
+    outcomes = []
+    for strided in (False, True):
+        inputs = images.clone().requires_grad_()
+        if strided:
+            skipped = block.shortcut[1](F.conv2d(inputs, block.shortcut[0].weight, stride=2))
+            hidden = F.relu(block.norm1(block.conv1(inputs)))
+            output = F.relu(block.norm2(block.conv2(hidden)) + skipped)
+        else:
+            output = block(inputs)
+        block.zero_grad()
+        (output**2).sum().backward()
+        weights = [parameter.grad.clone() for parameter in block.parameters()]
+        outcomes.append([output, inputs.grad, *weights])
+    for ours, theirs in zip(*outcomes):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-10)

@@ -19,7 +19,7 @@ class Cadence:
     """Parsed from the command line's text: `2` (epochs), `500steps` or `10minutes`."""
 
     def __init__(self, text: str):
-        match = re.fullmatch(r"([1-9]\d*) *(epoch|step|minute)?s?", text.strip())
+        match = re.fullmatch(r"([1-9][0-9]{0,8}) *(?:(epoch|step|minute)s?)?", text.strip())
         if not match:
             raise argparse.ArgumentTypeError(
                 f"{text!r} is not a number of epochs, such as 2, nor like 500steps or 10minutes"

@@ -7,9 +7,12 @@ and keeps the same state; each sends its own part of a batch through the network
 from __future__ import annotations
 
 import os
+import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -20,6 +23,8 @@ from errors import Failed, UsageError
 
 T = TypeVar("T")
 AGREE_EVERY = 10  # steps between exchanges of signals that one process may have got
+SAY_AFTER = 10.0  # seconds of waiting for the other processes, after which a note says so
+GIVE_UP_AFTER = 300.0  # seconds of waiting for them in all
 
 
 @dataclass(frozen=True)
@@ -117,9 +122,11 @@ class World:
             yield
             return
         try:
-            dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
-        except (ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
+            store = self.meet()
+            backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+            dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.size)
+        except (ValueError, OverflowError, TypeError, RuntimeError) as error:
+            reason = str(error).splitlines()[0][:200]
             raise UsageError(
                 f"cannot join the {self.size} processes that WORLD_SIZE tells of ({reason}); start "
                 "them with torchrun, or unset WORLD_SIZE for one"
@@ -136,14 +143,63 @@ class World:
         finally:
             dist.destroy_process_group()
 
+    def meet(self) -> dist.Store:
+        """Wait for the other processes, with a note if that takes long; where they exchange.
+
+        In another thread, because Ctrl-C is not heard while PyTorch waits.
+        """
+        outcome: list = []
+
+        def wait() -> None:
+            try:
+                limit = timedelta(seconds=GIVE_UP_AFTER)
+                outcome.append(next(dist.rendezvous("env://", self.rank, self.size, timeout=limit)))
+            except Exception as error:  # whatever it is, the other thread raises it
+                outcome.append(error)
+
+        thread = threading.Thread(target=wait, daemon=True)
+        thread.start()
+        thread.join(SAY_AFTER)
+        if thread.is_alive():
+            where = ":".join(os.environ.get(f"MASTER_{part}", "?") for part in ("ADDR", "PORT"))
+            print(
+                f"note: waiting for the {self.size} processes that WORLD_SIZE tells of to meet at "
+                f"{where} (MASTER_ADDR, MASTER_PORT), for {GIVE_UP_AFTER / 60:g} minutes at most",
+                file=sys.stderr,
+                flush=True,
+            )
+            thread.join()
+        (result,) = outcome
+        if isinstance(result, Exception):
+            raise result
+        return result[0]
+
 
 ALONE = World()
 
 
 def find_world() -> World:
-    """As `torchrun` tells it in the environment."""
-    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-    return World(*(int(os.environ.get(name, default)) for name, default in zip(names, "010")))
+    """As `torchrun` tells it in the environment; a UsageError if that cannot be."""
+    numbers = {}
+    for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0")):
+        text = os.environ.get(name, default)
+        try:
+            numbers[name] = int(text)
+            possible = int(name == "WORLD_SIZE") <= numbers[name]
+        except ValueError:
+            possible = False
+        if not possible:
+            raise UsageError(
+                f"{name}={text[:20]} in the environment: not a number of processes; start several "
+                f"with torchrun, or unset {name}"
+            )
+    for name in ("RANK", "LOCAL_RANK"):
+        if numbers[name] >= numbers["WORLD_SIZE"]:
+            raise UsageError(
+                f"{name}={numbers[name]} in the environment: WORLD_SIZE is "
+                f"{numbers['WORLD_SIZE']}; start several processes with torchrun, or unset {name}"
+            )
+    return World(numbers["RANK"], numbers["WORLD_SIZE"], numbers["LOCAL_RANK"])
 
 
 def is_of_an_exchange(error: RuntimeError) -> bool:

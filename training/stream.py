@@ -130,5 +130,8 @@ class Stream:
     def load_state_dict(self, state: dict) -> None:
         self.number, self.position = state["number"], state["position"]
         self.block = state["block"].to(self.labels.device)
+        inside = (self.block >= 0) & (self.block < len(self.labels))
+        if not 0 <= self.position <= len(self.block) or not inside.all():
+            raise ValueError("the batches are not of these images")
         self.expect()
         self.transformed = None  # made again, from the same seeds

@@ -19,6 +19,7 @@ from running.assembly import split
 from running.finished import FinishedRun
 from running.identity import consequential
 from running.machine import find_device
+from running.record import write_whole
 
 from .covering import k_center
 from .file import SCORES, ScoreFile, digest
@@ -131,7 +132,10 @@ def values_of(run: FinishedRun, score: str) -> np.ndarray:
         return irreducible_losses(run)
     logits, features = run.outputs
     if score == "k-center":
-        order = k_center(features.numpy())
+        try:
+            order = k_center(features.numpy())
+        except ValueError as error:
+            raise UsageError(f"{run.folder / 'model.pt'}: {error}; give another run") from None
         places = np.empty(len(order), dtype=np.float32)
         places[order] = np.arange(len(order))[::-1]
         return places
@@ -167,14 +171,13 @@ def main(arguments: list[str]) -> int:
     def work() -> int:
         options = build_parser().parse_args(arguments)
         device = find_device(options.device)
-        if not os.access(options.out.parent, os.W_OK) or options.out.is_dir():
-            raise UsageError(f"--out {options.out}: cannot be written; give another file")
+        out = options.out
+        if not os.access(out.parent, os.W_OK) or (out.exists() and not out.is_file()):
+            raise UsageError(f"--out {out}: cannot be written; give another file")
         runs = [FinishedRun.read(folder, options.data_dir, device) for folder in options.runs]
         file, lines = make_file(runs, options.score)
         print(*lines, sep="\n")
-        aside = options.out.with_name(f".{options.out.name}.new")
-        aside.write_bytes(file.to_bytes())
-        aside.replace(options.out)
+        write_whole(out, file.to_bytes())
         return 0
 
     return exit_status_of("python -m methods.scores", work)

@@ -26,9 +26,14 @@ def k_center(features: np.ndarray) -> np.ndarray:
 
     Returns:
         [N] int64, a permutation of all indices.
+
+    Raises:
+        ValueError: for features that are NaN, infinite, or so large that their squares are.
     """
     points = (features - features.mean(0)).astype(np.float32)
     squares = np.einsum("nd,nd->n", points, points)
+    if not np.isfinite(squares).all():
+        raise ValueError("features, or their squares, are NaN or infinite")
     index = np.arange(len(points))
     distance = np.full(len(points), np.inf, dtype=np.float32)
     chosen, size = [int(squares.argmin())], POOLS[0]

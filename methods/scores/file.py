@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
+import stat
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +19,7 @@ from ..base import OptionError, Task
 FORMAT = 1  # of a file's contents; another one is refused
 SCORES = ("forgetting", "el2n", "grand", "k-center", "irreducible-loss")
 HOW = "python -m methods.scores RUN --score NAME --out FILE"
-DAMAGES = (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile)
+MOST_BYTES = 2**30  # of a score file and what it unpacks to: 50 million images and 5 scores
 
 
 @dataclass(frozen=True)
@@ -55,17 +57,25 @@ class ScoreFile:
     def read(cls, path: Path | str) -> ScoreFile:
         """A file's content; a ValueError says in a few words what is wrong with it."""
         try:
+            facts = os.stat(path)
+            if not stat.S_ISREG(facts.st_mode):  # a pipe would be waited for
+                raise ValueError(f"not a regular file; make one with {HOW}")
+            if facts.st_size > MOST_BYTES:
+                raise ValueError(f"larger than any score file; make one with {HOW}")
             with open(path, "rb") as file:
                 content = file.read()
         except OSError as error:
             raise ValueError(f"{error.strerror}; make one with {HOW}") from None
         try:
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                if sum(member.file_size for member in archive.infolist()) > MOST_BYTES:
+                    raise ValueError("unpacks to more than any score file")
             with np.load(io.BytesIO(content), allow_pickle=False) as archive:
                 found = int(archive["format"])
                 if found == FORMAT:
                     arrays = {name: archive[name] for name in archive.files}
                     return cls.of_archive(arrays, hashlib.sha256(content).hexdigest())
-        except DAMAGES:
+        except Exception:  # a damaged file leads to errors of many kinds
             raise ValueError(f"damaged, or not a score file; make it again with {HOW}") from None
         raise ValueError(f"of format {found}, where this is {FORMAT}; make it again with {HOW}")
 
@@ -73,7 +83,10 @@ class ScoreFile:
     def of_archive(cls, arrays: dict[str, np.ndarray], sha256: str) -> ScoreFile:
         values = {str(name): arrays[str(name)] for name in arrays["scores"]}
         shape = (int(arrays["num_images"]),)
-        whole = all(each.shape == shape and each.dtype == np.float32 for each in values.values())
+        whole = all(
+            each.shape == shape and each.dtype == np.float32 and not np.isinf(each).any()
+            for each in values.values()
+        )
         if not values or not whole:
             raise ValueError("not one number per image")
         texts = (str(arrays[name]) for name in ("dataset", "labels_sha256"))
