@@ -7,11 +7,12 @@ import torch
 from test_methods import make_dataset, make_method, make_task, make_trainer, saved_and_loaded
 from torch import Tensor
 
-from commandline.settings import complete, parse
+from commandline.settings import parse
 from errors import UsageError
 from methods import METHODS, Method, OptionError, Selecting, Task
 from methods.scores import Recording
 from running.assembly import create_method
+from running.config import check_options
 from sweeping.runs import name_of
 from training.trainer import Trainer
 
@@ -225,7 +226,7 @@ def test_the_published_flag_says_what_it_does_here() -> None:
 )
 def test_settings_of_runs_without_the_option(method, theirs, epochs) -> None:
     """Selective backprop had no uniform start, whatever its default is now."""
-    options = complete({"method": method, "method_options": theirs})["method_options"]
+    options = check_options("method_options", method, METHODS[method], theirs)
     assert options["uniform_epochs"] == epochs
     assert "warmup_epochs" not in options
 
