@@ -185,7 +185,10 @@ def restore(
     state, notes = None, []
     if not replaces:
         settled = identity(settings, trainer)
-        state, notes = checkpoint.load(folder, settled, lambda state: take(state, trainer))
+        at_start = trainer.state_dict() | {"rows": []}
+        state, notes = checkpoint.load(
+            folder, settled, lambda state: take(state, at_start, trainer)
+        )
     rows: list[dict] = state.pop("rows") if state else []
     trainer.world.told(state)
     if state is not None:
@@ -195,9 +198,9 @@ def restore(
     return rows
 
 
-def take(state: Mapping, trainer: Trainer) -> None:
+def take(state: Mapping, at_start: Mapping, trainer: Trainer) -> None:
     """Load a checkpoint's state; whatever exception says that it is none of such a run."""
-    checkpoint.check_like(state, trainer.state_dict() | {"rows": []})
+    checkpoint.check_like(state, at_start)
     for row in state["rows"]:
         if not row.keys() <= set(COLUMNS):
             raise ValueError("rows are not those of a curve")

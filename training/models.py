@@ -33,8 +33,7 @@ class Block(nn.Module):
         if self.stride > 1:
             # Every second pixel of every second row. A 1x1 convolution with stride 2 is the same
             # function, but its backward pass is killed by SIGSEGV on some AVX-512 processors
-            # (PyTorch 2.14, channels-last, fewer than 16 channels). Faster than x[:, :, ::2, ::2],
-            # and unlike max-pooling deterministic on CUDA.
+            # (PyTorch 2.14, channels-last, fewer than 16 channels). Faster than x[:, :, ::2, ::2].
             x = F.avg_pool2d(x, 1, self.stride)
         return F.relu(self.norm2(self.conv2(hidden)).add_(self.shortcut(x)), inplace=True)
 
