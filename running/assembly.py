@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from augmentations import AUGMENTATIONS
+from augmentations import AUGMENTATIONS, Augmentation
 from commandline.flags import require_options
 from data import (
     DATASETS,
@@ -37,10 +37,48 @@ def build(
 ) -> Trainer:
     """The trainer of a run that is at its start."""
     world.check_batch_size(settings.batch_size)
+    task = task_of(settings, dataset, device)
+    torch.manual_seed(settings.seed)
+    channels, *size = dataset.train_images.shape[1:]
+    model = create_model(settings.model, channels, len(dataset.classes), tuple(size))
+    network = Network(
+        model.to(device, memory_format=torch.channels_last),
+        device,
+        precision=choose_precision(settings.amp, device, settings.compile),
+        compiled=settings.compile,
+        sync_batchnorm=settings.sync_batchnorm and world.size > 1,
+        world=world,
+    )
+    augmentation = create_augmentation(settings, *size)
+    if settings.schedule == "linear":
+        rate = partial(linear_rate, total=task.epochs * task.steps_per_epoch, first=settings.lr)
+    else:
+        milestones, gamma = settings.milestones, settings.gamma
+        rate = partial(
+            step_rate,
+            per_epoch=task.steps_per_epoch,
+            first=settings.lr,
+            milestones=milestones,
+            gamma=gamma,
+        )
+    return Trainer(
+        network,
+        create_method(settings, task),
+        Stream(dataset, augmentation, device, settings.seed, settings.resident_limit),
+        dataset,
+        Budget(task.steps_per_epoch, settings.epochs, settings.batch_size, settings.compute_budget),
+        rate,
+        settings.momentum,
+        settings.weight_decay,
+    )
+
+
+def task_of(settings: argparse.Namespace, dataset: Dataset, device: torch.device) -> Task:
+    """What the run's method may know; a UsageError where the budget is less than one step."""
     n = len(dataset.train_labels)
     per_epoch = steps_per_epoch(settings.budget, n, settings.batch_size)
     method_seed = np.random.SeedSequence([settings.seed, METHOD_SEED]).generate_state(1)
-    task = Task(
+    return Task(
         dataset=settings.dataset,
         labels=dataset.train_labels,
         num_images=n,
@@ -54,39 +92,16 @@ def build(
         seed=int(method_seed[0]),
         data_sha256=dataset.sha256,
     )
-    torch.manual_seed(settings.seed)
-    channels, *size = dataset.train_images.shape[1:]
-    model = create_model(settings.model, channels, len(dataset.classes), tuple(size))
-    network = Network(
-        model.to(device, memory_format=torch.channels_last),
-        device,
-        precision=choose_precision(settings.amp, device, settings.compile),
-        compiled=settings.compile,
-        sync_batchnorm=settings.sync_batchnorm and world.size > 1,
-        world=world,
-    )
+
+
+def create_augmentation(settings: argparse.Namespace, height: int, width: int) -> Augmentation:
+    """The run's augmentation; a UsageError where it does not fit images of that size."""
     augmentation = AUGMENTATIONS[settings.augmentation](**settings.augmentation_options)
     try:
-        augmentation.check(*size)
+        augmentation.check(height, width)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    if settings.schedule == "linear":
-        rate = partial(linear_rate, total=settings.epochs * per_epoch, first=settings.lr)
-    else:
-        milestones, gamma = settings.milestones, settings.gamma
-        rate = partial(
-            step_rate, per_epoch=per_epoch, first=settings.lr, milestones=milestones, gamma=gamma
-        )
-    return Trainer(
-        network,
-        create_method(settings, task),
-        Stream(dataset, augmentation, device, settings.seed, settings.resident_limit),
-        dataset,
-        Budget(per_epoch, settings.epochs, settings.batch_size, settings.compute_budget),
-        rate,
-        settings.momentum,
-        settings.weight_decay,
-    )
+    return augmentation
 
 
 def create_method(settings: argparse.Namespace, task: Task) -> Method:

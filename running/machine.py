@@ -36,10 +36,15 @@ def find_device(name: str, world: World = ALONE) -> torch.device:
     return device
 
 
-def set_up_torch(settings: argparse.Namespace, device: torch.device) -> None:
-    """Settings that hold for the whole process."""
+def check_device(settings: argparse.Namespace, device: torch.device) -> None:
+    """Refuse settings that the device is not for."""
     if settings.sync_batchnorm and device.type == "cpu":
         raise UsageError("--sync-batchnorm: PyTorch has it for CUDA alone; leave the flag out")
+
+
+def set_up_torch(settings: argparse.Namespace, device: torch.device) -> None:
+    """Settings that hold for the whole process."""
+    check_device(settings, device)
     if settings.num_threads:
         torch.set_num_threads(settings.num_threads)
     if device.type == "cpu":

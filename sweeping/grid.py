@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -48,8 +49,10 @@ def read_grids(path: Path) -> list[Grid]:
         content = tomllib.loads(path.read_text())
     except OSError as error:
         raise UsageError(f"--grid {path}: {error.strerror}; give a TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError, or too many digits
         raise UsageError(f"--grid {path}: not TOML: {error}; mend that") from None
+    except RecursionError:
+        raise UsageError(f"--grid {path}: lists within too many lists; give at most two") from None
     strange = [name for name in content if name != "grid"]
     if strange:
         raise UsageError(f"--grid {path}: {strange[0]} is not in a table; put it below [grid]")
@@ -57,6 +60,8 @@ def read_grids(path: Path) -> list[Grid]:
     tables = tables if isinstance(tables, list) else [tables]
     if not tables or not all(isinstance(table, dict) for table in tables):
         raise UsageError(f"--grid {path}: no table of flags; start one with [grid]")
+    if not all(tables):
+        raise UsageError(f"--grid {path}: a table without flags; give some below [grid]")
     try:
         return [grid_of_table(table) for table in tables]
     except UsageError as error:
@@ -79,12 +84,31 @@ def grid_of_table(table: Mapping[str, object]) -> Grid:
 def words_of_value(flag: str, value: object) -> Words:
     """How a command line gives a value of a TOML file."""
     if isinstance(value, bool):
+        if flag in flags_with_values():
+            text = str(value).lower()
+            raise UsageError(f"{flag}: {text} is not a value of it; give one, or leave it out")
         return (flag,) if value else ()
     parts = value if isinstance(value, list) else [value]
     for part in parts:
         if isinstance(part, bool) or not isinstance(part, str | int | float):
-            raise UsageError(f"{flag}: {part} is not a text, a number or a list of them")
-    return (flag, *map(str, parts))
+            kind = type(part).__name__
+            raise UsageError(f"{flag}: a {kind} is not a text, a number or a list of them")
+    try:
+        return (flag, *map(str, parts))
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        raise UsageError(f"{flag}: a number of too many digits; give a smaller one") from None
+
+
+@functools.cache
+def flags_with_values() -> frozenset[str]:
+    """The flags of train.py that cannot do without one."""
+    actions = settings.build_parser()._actions
+    return frozenset(
+        flag
+        for action in actions
+        if action.nargs is None or action.nargs == "+"
+        for flag in action.option_strings
+    )
 
 
 def expand(grids: Iterable[Grid]) -> list[Words]:

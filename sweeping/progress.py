@@ -46,5 +46,7 @@ class Progress:
             print(f"{len(self.failures)} of {self.total} runs failed:", file=sys.stderr)
         for failure in self.failures:
             print(f"{failure.run.path}: {failure.reason}", file=sys.stderr)
+            if failure.run.has_finished():
+                continue  # and printed no cause
             for line in last_lines(failure.run.path / LOG):
                 print(f"    {line}", file=sys.stderr)

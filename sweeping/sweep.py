@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from errors import Interrupted, UsageError, say
 from running.signals import Signals
 
+from .checks import check_runs
 from .estimate import Estimator, in_words
+from .finished import add_boards, lacks_scores
 from .grid import Grid, expand, grid_of_words, read_grids
 from .local import Local
 from .process import LOG
@@ -23,6 +26,23 @@ STATES = {None: "to make", "finished": "finished", "diverged": "diverged"}
 
 def sweep(options: argparse.Namespace, flags: Mapping[str, Sequence[str]]) -> int:
     """Make the runs of a grid, or with --dry-run only list them; the exit status is 0 or 1."""
+    try:
+        return sweep_grids(options, flags)
+    except UsageError as error:
+        flag = re.match(r"--[\w-]+", str(error))
+        if options.grid and flag and flag[0] in flags_of_file(options.grid) - flags.keys():
+            raise UsageError(f"--grid {options.grid}: {error}") from error
+        raise
+
+
+def flags_of_file(path: Path) -> set[str]:
+    try:
+        return {flag for grid in read_grids(path) for flag in grid}
+    except UsageError:  # which names the file itself
+        return set()
+
+
+def sweep_grids(options: argparse.Namespace, flags: Mapping[str, Sequence[str]]) -> int:
     if options.tune:
         return tuned_sweep(options, grids(options.grid, flags))
     runs, notes = list_runs(expand(grids(options.grid, flags)))
@@ -36,8 +56,7 @@ def tuned_sweep(options: argparse.Namespace, of_grids: list[Grid]) -> int:
     tell(notes)
     ours = share_of(cells, options)
     trials = [run for cell in ours for run in cell.trials]
-    print("trials, on held-out images:", flush=True)
-    failed = bool(make_runs(options, trials, may_diverge=True))
+    failed = bool(make_runs(options, trials, "trials, on held-out images", may_diverge=True))
     ready = [cell for cell in ours if cell.has_ended()]
     if not options.dry_run:
         write_choices(cells)
@@ -50,8 +69,7 @@ def tuned_sweep(options: argparse.Namespace, of_grids: list[Grid]) -> int:
         print(f"{waiting} runs with the best values wait for unfinished trials", flush=True)
     runs = each_once(run for cell in ready for run in cell.chosen_runs())
     if runs:
-        print("runs with the best values:", flush=True)
-        failed |= bool(make_runs(options, runs))
+        failed |= bool(make_runs(options, runs, "runs with the best values"))
     return 1 if failed else 0
 
 
@@ -67,20 +85,29 @@ def share_of(parts: list, options: argparse.Namespace) -> list:
 
 
 def make_runs(
-    options: argparse.Namespace, runs: list[Run], may_diverge: bool = False
+    options: argparse.Namespace, runs: list[Run], heading: str = "", may_diverge: bool = False
 ) -> list[Failure]:
     """Make what is left of some runs, or with --dry-run list them; those that failed.
 
     Args:
         options: of sweep.py.
         runs: that belong to the sweep, the finished ones among them.
+        heading: printed before anything else.
         may_diverge: a run that diverges is no failure.
     """
     estimator = Estimator({Path(run.settings["results_dir"]) for run in runs})
     left = [run for run in runs if run.status() not in ("finished", "diverged")]
+    without_scores = [run for run in runs if lacks_scores(run)]
+    if not options.dry_run:
+        if options.ray is None:
+            check_runs(left)
+        add_boards(runs)
+    if heading:
+        print(f"{heading}:", flush=True)
     if options.dry_run:
         for run in runs:
-            print(f"{STATES.get(run.status(), 'to go on'):<10}{run.path}")
+            lack = " (without what --record asks for)" if run in without_scores else ""
+            print(f"{STATES.get(run.status(), 'to go on'):<10}{run.path}{lack}")
     print(plan(options, runs, left, estimator), flush=True)
     if options.dry_run:
         return []
@@ -88,6 +115,11 @@ def make_runs(
     for run in runs:
         if run.status() == "diverged":
             progress.fail(run, "diverged earlier; delete the folder to retry")
+    for run in without_scores:
+        progress.fail(
+            run,
+            "finished earlier without what --record asks for; delete the folder to make it again",
+        )
     if left:
         make(options, left, progress)
     progress.report_failures()

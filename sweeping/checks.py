@@ -1,0 +1,82 @@
+"""What would stop a run at its start, found out for all runs before the first one starts.
+
+Each set of data is read once, whatever the number of its runs, and no training step is made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from commandline.settings import OPTIMIZER
+from data import Dataset
+from running.assembly import create_augmentation, create_method, load_dataset, task_of
+from running.board import Board
+from running.identity import INCIDENTAL
+from running.machine import check_device, find_device
+from training.models import create_model
+
+from .runs import Run
+
+#: Settings that have no part in a run's data.
+NOT_OF_DATA = (INCIDENTAL - {"data_dir", "num_classes"}) | {
+    *(name.replace("-", "_") for name in OPTIMIZER),
+    *("method", "method_options", "augmentation", "augmentation_options", "model", "tuned"),
+    *("budget", "compute_budget", "epochs", "seed", "amp", "compile", "sync_batchnorm"),
+    "deterministic",
+}
+
+
+def check_runs(runs: Iterable[Run]) -> None:
+    """Refuse a run that could not start, with the UsageError that train.py would give.
+
+    Runs that differ only in their seed, or in where they are kept, are looked at once.
+    """
+    different = {
+        as_text(run.settings, {"seed", "experiment_name", "results_dir"}): run for run in runs
+    }
+    facts, check_model = cache(read_facts), cache(make_model)
+    for run in different.values():
+        check_run(argparse.Namespace(**run.settings), facts, check_model)
+
+
+def check_run(
+    settings: argparse.Namespace, facts: Callable[[str], Dataset], check_model: Callable[..., None]
+) -> None:
+    device = find_device(settings.device)
+    check_device(settings, device)
+    if settings.tensorboard:
+        Board(Path())
+    dataset = facts(as_text(vars(settings), NOT_OF_DATA))
+    task = task_of(settings, dataset, torch.device("cpu"))
+    shape = dataset.train_images.shape[1:]
+    check_model(settings.model, len(dataset.classes), *shape)
+    create_augmentation(settings, *shape[1:])
+    create_method(settings, task)
+
+
+def as_text(settings: Mapping, without: Iterable[str]) -> str:
+    kept = {name: value for name, value in settings.items() if name not in without}
+    return json.dumps(kept, sort_keys=True, default=str)
+
+
+def read_facts(text: str) -> Dataset:
+    """The data of some settings, in JSON, with the shapes of images but not the images."""
+    dataset = load_dataset(argparse.Namespace(**json.loads(text)))
+    train, test = (
+        np.broadcast_to(np.uint8(0), images.shape)
+        for images in (dataset.train_images, dataset.test_images)
+    )
+    return replace(dataset, train_images=train, test_images=test)
+
+
+def make_model(name: str, classes: int, channels: int, *size: int) -> None:
+    with torch.random.fork_rng([]):
+        create_model(name, channels, classes, size)

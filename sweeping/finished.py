@@ -1,0 +1,59 @@
+"""What a sweep adds to finished runs, or misses in them: files that their flags now ask for."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+
+from errors import UsageError
+from methods.scores import ScoreFile
+from running.board import EVENTS, Board
+from running.record import SCORES_FILE
+
+from .runs import Run
+
+
+def lacks_scores(run: Run) -> bool:
+    """Whether a run has finished without the scores that --record asks for."""
+    wanted = run.settings["record"]
+    if not wanted or run.status() != "finished":
+        return False
+    try:
+        file = ScoreFile.read(run.path / SCORES_FILE)
+    except ValueError:
+        return True
+    epochs = {source.get("settings", {}).get("record_epochs") for source in file.sources}
+    other_epochs = "el2n" in wanted and epochs != {run.settings["record_epochs"]}
+    return other_epochs or not file.values.keys() >= set(wanted)
+
+
+def add_boards(runs: Iterable[Run]) -> None:
+    """Make TensorBoard's files of finished runs that have none, from their curves.
+
+    Raises:
+        UsageError: when TensorBoard is not installed, and for a damaged curve.
+    """
+    made = 0
+    for run in runs:
+        if not run.settings["tensorboard"] or run.status() != "finished":
+            continue
+        if any(run.path.glob(EVENTS)):
+            continue
+        board = Board(run.path)
+        path = run.path / "curve.csv"
+        try:
+            with open(path, newline="") as file:
+                rows = [numbers(row) for row in csv.DictReader(file)]
+        except (OSError, ValueError, TypeError, AttributeError):
+            raise UsageError(f"{path}: damaged; delete the folder to make the run again") from None
+        board.restart(rows)
+        board.close()
+        made += 1
+    if made:
+        print(f"TensorBoard files made from the curves of {made} finished runs", flush=True)
+
+
+def numbers(row: dict[str, str]) -> dict[str, float]:
+    """A row of a curve, without what --eval-every left out."""
+    values = {name: float(value) for name, value in row.items() if value != ""}
+    return values | {"step": int(values["step"])}
