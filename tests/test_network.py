@@ -20,6 +20,8 @@ from augmentations import AUGMENTATIONS
 from commandline.settings import parse
 from data import DATASETS, Rows
 from running.assembly import build, load_dataset
+from running.machine import find_device
+from training.distributed import World
 from training.images import AHEAD, MappedImages, ResidentImages, memory, place
 from training.models import create_model
 from training.network import FORWARD_VALUES, Network, choose_amp
@@ -165,6 +167,28 @@ def test_auto_takes_bf16_on_a_gpu_that_has_it(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: hardware)
     assert choose_amp("auto", CUDA) == (torch.bfloat16 if hardware else None)
+
+
+@pytest.mark.parametrize("name", ["auto", "cuda", "cuda:0"])
+def test_a_gpu_has_an_index(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.cuda.set_device refuses a device without one."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert find_device(name) == torch.device("cuda:0")
+    assert find_device("cuda:1") == torch.device("cuda:1")
+    assert find_device("cuda", World(rank=3, size=4, local_rank=1)) == torch.device("cuda:1")
+
+
+@pytest.mark.parametrize("index", [None, 0, 1])
+def test_the_reading_thread_uses_the_gpu_of_its_images(
+    index: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    lazy = MappedImages(np.zeros((4, 3, 2, 2), np.uint8), torch.device("cuda", index))
+    lazy.thread.submit(int).result()
+    assert chosen == [1 if index is None else index]
 
 
 @pytest.mark.parametrize("count", [1, 5, 128])
