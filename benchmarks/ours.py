@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -109,7 +109,7 @@ def seconds(work: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - began
 
 
-def print_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def print_table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     print(f"\n{title}\n\n| {' | '.join(heads)} |\n|---|{'--:|' * (len(heads) - 1)}")
     for row in rows:
         print(f"| {' | '.join(row)} |", flush=True)

@@ -46,9 +46,12 @@ SWITCHES = {
 }
 
 
-def matrix_rate(device: torch.device, dtype: torch.dtype, tf32: bool = False) -> float:
-    """TFLOP/s of a large square matrix product, the best of five turns."""
-    size, times = (8192, 10) if device.type == "cuda" else (1024, 4)
+def matrix_rate(
+    device: torch.device, dtype: torch.dtype, tf32: bool = False, size: int | None = None
+) -> float:
+    """TFLOP/s of a product of square matrices (of `size` rows), the best of five turns."""
+    large, times = (8192, 10) if device.type == "cuda" else (1024, 4)
+    size = size or large
     a, b = torch.randn(2, size, size, device=device, dtype=dtype)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
@@ -77,13 +80,15 @@ def measure_matrices(device: torch.device) -> dict[torch.dtype, float]:
     }
 
 
-def count_flops(name: str, dataset: Dataset) -> float:
-    """Floating-point operations of the forward and backward pass of one image."""
+def count_flops(name: str, dataset: Dataset, backward: bool = True) -> float:
+    """Floating-point operations of the forward (and backward) pass of one image."""
     channels, *size = dataset.train_images.shape[1:]
     model = create_model(name, channels, len(dataset.classes), tuple(size))
     images = torch.zeros(2, channels, *size)
     with FlopCounterMode(display=False) as counter:
-        model(images).sum().backward()
+        total = model(images).sum()
+        if backward:
+            total.backward()
     return counter.get_total_flops() / len(images)
 
 

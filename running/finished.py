@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +16,7 @@ from data import Dataset, Rows
 from errors import UsageError
 from methods.scores import ScoreFile, digest
 from training.models import classifier_of, create_model
-from training.network import FORWARD_VALUES
+from training.parts import Parts
 
 from .assembly import load_dataset
 from .config import BadRun, read_config
@@ -100,6 +99,11 @@ class FinishedRun:
         return model.eval()
 
     @cached_property
+    def parts(self) -> Parts:
+        """In which the network forwards images."""
+        return Parts(self.device)
+
+    @cached_property
     def recorded(self) -> dict[str, np.ndarray]:
         """The scores noted while the run trained, float32 [N] each."""
         path = self.folder / SCORES_FILE
@@ -132,21 +136,23 @@ class FinishedRun:
     @torch.no_grad()
     def forward(self, images: np.ndarray | Rows) -> tuple[Tensor, Tensor]:
         """Logits [n, C] of images as they are, and the last layer's input [n, d], on the CPU."""
-        logits, features = [], []
-        hook = self.classifier.register_forward_pre_hook(
-            lambda _, given: features.append(given[0].cpu())
-        )
         facts = self.dataset.mean, self.dataset.deviation
         mean, deviation = (torch.tensor(each, device=self.device) for each in facts)
-        size = max(1, FORWARD_VALUES[self.device.type] // math.prod(images.shape[1:]))
-        for start in range(0, len(images), size):
-            part = torch.tensor(np.asarray(images[start : start + size]), device=self.device)
-            logits.append(self.model(normalise(part, mean, deviation)).cpu())
+        given: list[Tensor] = []  # to the last layer
+        hook = self.classifier.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+
+        def forward(start: int, stop: int) -> tuple[Tensor, Tensor]:
+            given.clear()
+            part = torch.tensor(np.asarray(images[start:stop]), device=self.device)
+            logits = self.model(normalise(part, mean, deviation))
+            return logits.cpu(), given[0].cpu()
+
+        outputs = list(self.parts.over(0, len(images), images.shape[1:], forward))
         hook.remove()
-        both = torch.cat(logits), torch.cat(features)
-        if not all(each.isfinite().all() for each in both):
+        logits, features = map(torch.cat, zip(*outputs))
+        if not (logits.isfinite().all() and features.isfinite().all()):
             raise UsageError(
                 f"{self.folder / 'model.pt'}: the network's outputs are NaN or infinite; give "
                 "another run, or make it again with a lower --lr"
             )
-        return both
+        return logits, features

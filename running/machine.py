@@ -16,6 +16,11 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of glibc's malloc.
 
 
 def find_device(name: str, world: World = ALONE) -> torch.device:
+    """The device of that name, a GPU with its index: the first one of the machine by default.
+
+    Raises:
+        UsageError: for what PyTorch or this machine does not have.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if world.size > 1 and name.startswith("cuda"):
@@ -28,10 +33,12 @@ def find_device(name: str, world: World = ALONE) -> torch.device:
         raise UsageError(f"--device {name}: no such device; give cpu, cuda or cuda:N") from None
     if device.type not in ("cpu", "cuda"):
         raise UsageError(f"--device {name}: not supported; give cpu, cuda or cuda:N")
-    if device.type == "cpu" and device.index is not None:
-        raise UsageError(f"--device {name}: processors have no number; give cpu")
-    found = torch.cuda.device_count()
-    if device.type == "cuda" and (device.index or 0) >= found:
+    if device.type == "cpu":
+        if device.index is not None:
+            raise UsageError(f"--device {name}: processors have no number; give cpu")
+        return device
+    device, found = torch.device("cuda", device.index or 0), torch.cuda.device_count()
+    if device.index >= found:
         raise UsageError(f"--device {name}: this machine has {found} CUDA devices; try cpu")
     return device
 

@@ -249,7 +249,7 @@ def test_augmentations_that_do_not_transform(name):
     assert torch.equal(AUGMENTATIONS[name]().transform(images, np.random.default_rng(0)), images)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.cuda
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_a_gpu_has_the_draws_and_results_of_a_cpu(name):
     """But for pixels half-way between two, where a last digit decides."""

@@ -15,7 +15,7 @@ from laws import FALSE_ALARM, assert_inclusion, numpy_inclusion
 from scipy import stats
 from small_files import write_cifar10
 
-from benchmarks import end_to_end, scaling, throughput
+from benchmarks import end_to_end, gpu_check, scaling, throughput
 from benchmarks.kernels import occupied
 from benchmarks.ours import read_settings
 from benchmarks.plain_loop import PLAIN_LOOPS, Candidate, HardBatches, NumberedImages, PlainSGD
@@ -235,6 +235,8 @@ def test_flops_of_a_linear_layer(data_dir: Path) -> None:
     flops = throughput.count_flops("pooled-linear", load_dataset(settings))
     weights = 3 * 8 * 10
     assert flops == 2 * weights + 2 * weights  # forward; backward, to the weights alone
+    forward = throughput.count_flops("pooled-linear", load_dataset(settings), backward=False)
+    assert forward == 2 * weights
 
 
 def test_gaps_between_spans() -> None:
@@ -282,3 +284,46 @@ def test_scaling_tells_why_a_run_failed(main_here: Callable) -> None:
     assert ended.returncode == 1
     assert "abacus" in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
+
+
+def test_gpu_check_needs_a_gpu(main_here: Callable) -> None:
+    ended = main_here(gpu_check.main, "--data-dir", "nowhere")
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("python -m benchmarks.gpu_check: no CUDA device is found here")
+
+
+def test_gpu_check_goes_on_after_a_failure(
+    monkeypatch: pytest.MonkeyPatch, main_here: Callable, tmp_path: Path
+) -> None:
+    """The report has all checks, of which the worst decides the exit status."""
+    found = {"tests": "PASSED", "draws": "FAILED with status 1", "resume": "PASSED"}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(gpu_check, "find_device", torch.device)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "A Card (80 GB)")
+    monkeypatch.setattr(gpu_check, "about", lambda device: "A Card")
+    monkeypatch.setattr(gpu_check, "REPORTS", tmp_path / "reports")
+    monkeypatch.setattr(gpu_check, "run_check", lambda name, _: (found[name], f"saw {name}", 1.0))
+    ended = main_here(gpu_check.main, "--checks", *found)
+    assert ended.returncode == 1
+    report = (tmp_path / "reports" / "a-card-80-gb.txt").read_text()
+    for name, verdict in found.items():
+        assert f"saw {name}\n--- {verdict}, 1 s" in report
+    ended = main_here(gpu_check.main, "--checks", "tests", "--out", tmp_path / "other.txt")
+    assert ended.returncode == 0
+    assert "1 of 1 checks passed" in ended.stdout
+    assert ended.stdout.strip().endswith("other.txt")
+
+
+def test_a_check_that_takes_too_long_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """With all the processes that it started, and what it printed until then is kept."""
+    endless = tmp_path / "endless"
+    endless.write_text("#!/bin/sh\necho begun\nsleep 60 &\nsleep 60\n")
+    endless.chmod(0o700)
+    monkeypatch.setattr(gpu_check.sys, "executable", str(endless))
+    options = gpu_check.read_arguments(["--patience", "0.02"])
+    verdict, printed, took = gpu_check.run_check("tests", options)
+    assert verdict == "FAILED: not done after 2 s; see --patience"
+    assert printed == "begun"
+    assert took < 20

@@ -42,7 +42,7 @@ from errors import UsageError
 from running.assembly import build, load_dataset
 from running.record import CLASS_COLUMNS, RunFolder
 from training.models import create_model
-from training.network import FORWARD_VALUES
+from training.parts import FORWARD_VALUES
 from training.trainer import Trainer
 
 FALSE_ALARM = 1e-4  # probability that chance alone fails one comparison of frequencies

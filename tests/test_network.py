@@ -21,9 +21,12 @@ from augmentations import AUGMENTATIONS
 from commandline.settings import parse
 from data import DATASETS, Rows
 from running.assembly import build, load_dataset
+from running.machine import find_device
+from training.distributed import World
 from training.images import AHEAD, MappedImages, ResidentImages, memory, place
 from training.models import Block, create_model
-from training.network import FORWARD_VALUES, Network
+from training.network import Network
+from training.parts import FORWARD_VALUES
 from training.stream import Stream
 from training.trainer import Trainer
 
@@ -137,6 +140,28 @@ def test_small_runs_end_alike_in_every_precision(train_here: Callable, tmp_path:
     assert accuracy["off1"] > 90
 
 
+@pytest.mark.parametrize("name", ["auto", "cuda", "cuda:0"])
+def test_a_gpu_has_an_index(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.cuda.set_device refuses a device without one."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert find_device(name) == torch.device("cuda:0")
+    assert find_device("cuda:1") == torch.device("cuda:1")
+    assert find_device("cuda", World(rank=3, size=4, local_rank=1)) == torch.device("cuda:1")
+
+
+@pytest.mark.parametrize("index", [None, 0, 1])
+def test_the_reading_thread_uses_the_gpu_of_its_images(
+    index: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    lazy = MappedImages(np.zeros((4, 3, 2, 2), np.uint8), torch.device("cuda", index))
+    lazy.thread.submit(int).result()
+    assert chosen == [1 if index is None else index]
+
+
 @pytest.mark.parametrize("count", [1, 5, 128])
 def test_scores_do_not_depend_on_how_many_are_forwarded_at_once(
     count: int, monkeypatch: pytest.MonkeyPatch
@@ -149,6 +174,61 @@ def test_scores_do_not_depend_on_how_many_are_forwarded_at_once(
     torch.testing.assert_close(network.score(images), whole)
     assert network.model.training
     assert not whole.requires_grad
+
+
+class SmallMemory:
+    """Fails as a GPU does in passes of more images than it has memory for; counts passes."""
+
+    def __init__(self, model: torch.nn.Module, images: int):
+        self.images, self.sizes = images, []
+        model.register_forward_pre_hook(self.check)
+
+    def check(self, module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        self.sizes.append(len(inputs[0]))
+        if self.sizes[-1] > self.images:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_scoring_and_evaluation_take_parts_that_fit() -> None:
+    """Halved until it fits, once for all; a training batch fits all along."""
+    trainer = make_trainer("--method", "selective-backprop", "--batch-size", "48")
+    whole, images = trainer.evaluate(), torch.randn(48, 1, 8, 8)
+    logits = trainer.network.score(images)
+    memory = SmallMemory(trainer.model, 20)
+    torch.testing.assert_close(trainer.network.score(images), logits)
+    assert memory.sizes == [48, 24, 12, 12, 12, 12]
+    assert trainer.model.training
+    memory.sizes.clear()
+    again = trainer.evaluate()
+    assert set(memory.sizes) - {12} <= {len(trainer.test_labels) % 12}
+    np.testing.assert_array_equal(again.hits, whole.hits)
+    np.testing.assert_allclose(again.losses, whole.losses, rtol=1e-5)
+
+
+def test_one_image_that_does_not_fit_is_an_error() -> None:
+    network = Network(create_model("resnet10-w16", 1, 10, (8, 8)), CPU)
+    memory = SmallMemory(network.model, 0)
+    with pytest.raises(torch.OutOfMemoryError):
+        network.score(torch.randn(5, 1, 8, 8))
+    assert memory.sizes == [5, 2, 1]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_processes_evaluate_each_image_once_whatever_fits(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where one of them has less free memory than the others."""
+    trainer = make_trainer()
+    whole, sums = trainer.evaluate(), []
+    monkeypatch.setattr(World, "share_buffers", lambda self, model: None)
+    monkeypatch.setattr(World, "sum", lambda self, numbers: sums.append(numbers.clone()))
+    for rank in range(size):
+        trainer.world = World(rank, size)
+        trainer.network.parts.fitting = 64 * (7 + rank)
+        trainer.evaluate()
+    hits, losses = sum(sums).numpy()
+    np.testing.assert_array_equal(hits, whole.hits)
+    np.testing.assert_allclose(losses, whole.losses, rtol=1e-5)
 
 
 # --- Images that stay in their file ---

@@ -288,7 +288,7 @@ def test_nothing_is_compiled_after_the_warm_up(
     method: str, augmentation: str, quick_compiler: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Candidates scored in several parts, of which the last is smaller, included."""
-    monkeypatch.setattr("training.network.FORWARD_VALUES", {"cpu": 64 * 50})
+    monkeypatch.setattr("training.parts.FORWARD_VALUES", {"cpu": 64 * 50})
     words = ["--method", method, "--augmentation", augmentation, *COMPILED[method]]
     trainer = make_trainer("--compile", "--amp", "off", "--model", "resnet10-w8", *words)
     trainer.warm_up()

@@ -43,9 +43,7 @@ from methods.dro import FLOOR
 from methods.race_tree import RaceTree
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("error")]
-CUDA = pytest.param(
-    "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-)
+CUDA = pytest.param("cuda", marks=pytest.mark.cuda)
 DEVICES = ["cpu", CUDA]
 
 
@@ -605,7 +603,7 @@ def test_weights_of_a_wrong_batch_are_an_error(path, wrong):
         make_sampler(path).importance_weights(torch.tensor(index), values)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.cuda
 @pytest.mark.parametrize("wrong", WRONG_SHAPES)
 @pytest.mark.parametrize("sampler_class", SAMPLERS)
 def test_wrong_shapes_are_an_error_on_a_device(sampler_class, wrong):
@@ -614,7 +612,7 @@ def test_wrong_shapes_are_an_error_on_a_device(sampler_class, wrong):
         sampler_class(24, 4, device="cuda").update(torch.tensor(index), values)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.cuda
 @pytest.mark.parametrize("device, other", [("cpu", "cuda"), ("cuda", "cpu")])
 def test_a_generator_of_another_device_is_an_error(device, other):
     for make in (

@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import torch
@@ -45,9 +46,11 @@ class MappedImages:
 
     def __init__(self, images: np.ndarray | Rows, device: torch.device):
         self.images, self.device = Rows.of(images), device
-        # Pinned memory belongs to a thread's present GPU.
-        set_up = torch.cuda.set_device if device.type == "cuda" else None
-        self.thread = ThreadPoolExecutor(1, initializer=set_up, initargs=(device,) * bool(set_up))
+        set_up = None
+        if device.type == "cuda":  # pinned memory belongs to the thread's present GPU
+            index = torch.cuda.current_device() if device.index is None else device.index
+            set_up = partial(torch.cuda.set_device, index)
+        self.thread = ThreadPoolExecutor(1, initializer=set_up)
         self.expected: Iterator[np.ndarray] = iter(())
         self.waiting: deque[Future[Tensor]] = deque()
 

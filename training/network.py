@@ -16,10 +16,7 @@ from errors import UsageError
 
 from .distributed import ALONE, World
 from .models import keep_classifier_in_float32
-
-#: Values of an input that are forwarded at once where no gradient is wanted. On a CPU more fall out
-#: of its caches, which takes twice as long; a GPU would idle with as few.
-FORWARD_VALUES = {"cpu": 400_000, "cuda": 16_000_000}
+from .parts import Parts
 
 #: CPU features with which bf16 is faster than float32, as `torch.cpu.get_capabilities` names them.
 BF16_FLAGS = ("amx_bf16", "avx512_bf16")
@@ -79,6 +76,7 @@ class Network:
         self.buffers_before: list[Tensor] = []  # the step that is under way; of fp16 alone
         if self.scaler.is_enabled():
             self.buffers_before = [buffer.clone() for buffer in self.buffers]
+        self.parts = Parts(device)
         self.trained: nn.Module = model  # as it is called in train mode
         if world.size > 1:
             devices = [device] if device.type == "cuda" else None
@@ -102,14 +100,14 @@ class Network:
     def score(self, images: Tensor) -> Tensor:
         """Logits [b, classes] of a whole batch in eval mode, shared out among the processes."""
         mine = self.world.part(images)
+
+        def forward(start: int, stop: int) -> Tensor:
+            return self.run(self.scored, mine[start:stop])
+
         self.model.eval()
-        logits = [self.run(self.scored, part) for part in mine.split(self.at_once(images))]
+        logits = list(self.parts.over(0, len(mine), mine.shape[1:], forward))
         self.model.train()
         return self.world.gather(torch.cat(logits))
-
-    def at_once(self, images: Tensor) -> int:
-        """How many images such as these are best forwarded at once without gradient."""
-        return max(1, FORWARD_VALUES[self.device.type] // images[0].numel())
 
     def update(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> bool:
         """Backpropagate the mean loss of this process's part, and make a step on that of all.

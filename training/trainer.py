@@ -274,17 +274,21 @@ class Trainer:
     def evaluate(self) -> Evaluation:
         """How the model does on the test part now; each process takes some of it."""
         self.model.eval()
-        size = self.network.at_once(self.test_images.between(0, 1))
+        n, rank, size = len(self.test_images), self.world.rank, self.world.size
+        mine = n * rank // size, n * (rank + 1) // size
         shape = 2, len(self.classes)  # hits and losses of each class
         sums = torch.zeros(shape, dtype=torch.float64, device=self.task.device)
-        starts = range(0, len(self.test_images), size)
-        for start in starts[self.world.rank :: self.world.size]:
-            labels = self.test_labels[start : start + size]
-            images = self.test_images.between(start, start + len(labels))
+
+        def forward(start: int, stop: int) -> tuple[Tensor, Tensor]:
+            images = self.test_images.between(start, stop)
+            labels = self.test_labels[start:stop]
             logits = self.network.run(self.model, self.stream.normalise(images))
             losses = nn.functional.cross_entropy(logits, labels, reduction="none")
-            sums[0].index_add_(0, labels, (logits.argmax(1) == labels).double())
-            sums[1].index_add_(0, labels, losses.double())
+            return labels, torch.stack([logits.argmax(1) == labels, losses]).double()
+
+        image = self.test_images.images.shape[1:]
+        for labels, seen in self.network.parts.over(*mine, image, forward):
+            sums.index_add_(1, labels, seen)
         self.world.sum(sums)
         self.model.train()
         hits, losses = sums.cpu().numpy()
