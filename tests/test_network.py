@@ -220,7 +220,6 @@ def test_processes_evaluate_each_image_once_whatever_fits(
     """Also where one of them has less free memory than the others."""
     trainer = make_trainer()
     whole, sums = trainer.evaluate(), []
-    monkeypatch.setattr(World, "share_buffers", lambda self, model: None)
     monkeypatch.setattr(World, "sum", lambda self, numbers: sums.append(numbers.clone()))
     for rank in range(size):
         trainer.world = World(rank, size)
