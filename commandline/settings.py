@@ -156,6 +156,12 @@ def add_optimizer_flags(parser: Parser) -> None:
         "too, 1 each where one trained on costs 3, so a method that scores makes fewer steps",
     )
     group.add_argument(
+        "--count-scoring-run",
+        action="store_true",
+        help="with --compute-budget: the runs behind a score file are paid for out of the budget "
+        "too; coreset and rho-loss train on what is left",
+    )
+    group.add_argument(
         "--epochs",
         type=number(int, low=1, high=1_000_000),
         metavar="N",
@@ -372,6 +378,7 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     settings.augmentation_options = take_options(
         settings, AUGMENTATIONS, settings.augmentation, notes
     )
+    check_scoring_run(settings, notes)
     if settings.image_size and settings.dataset != "folder":
         raise UsageError(
             f"--image-size: {settings.dataset} has a size of its own; leave the flag out"
@@ -396,6 +403,20 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
             f"{compute}_b{settings.budget:g}_s{settings.seed}"
         )
     return settings, notes
+
+
+def check_scoring_run(settings: argparse.Namespace, notes: list[str]) -> None:
+    """Leave --count-scoring-run on only where there are runs to count and a budget to pay from."""
+    if not settings.count_scoring_run:
+        return
+    needs_scores = any(
+        "needed" in facts for _, _, facts in options_of(METHODS[settings.method]).values()
+    )
+    if settings.compute_budget and needs_scores:
+        return
+    settings.count_scoring_run = False
+    reason = settings.method if settings.compute_budget else "a budget of steps"
+    notes.append(f"--count-scoring-run has no effect with {reason}")
 
 
 def check_schedule(settings: argparse.Namespace, notes: list[str]) -> None:

@@ -66,6 +66,8 @@ class Method(nn.Module):
     uniform_steps = 0  # first steps of the run that are plain SGD's, see `Selecting`
     #: Of each option that names a file, the SHA-256 of what was read: a run is identified by this.
     files: Mapping[str, str] = MappingProxyType({})
+    #: Of the runs behind these files, in forward passes of one image; None where they do not say.
+    scoring_cost: int | None = 0
 
     def __init__(self, task: Task):
         super().__init__()

@@ -68,10 +68,11 @@ class Coreset(RandomSubset):
             dict(help="coreset: from each class in proportion to its size, not from all together"),
         ] = False,
     ):
-        self.scores, self.files = read_score(task, "coreset_file", coreset_file, coreset_score)
+        self.scores, file = read_score(task, "coreset_file", coreset_file, coreset_score)
         self.sign = 1 if coreset_keep == "lowest" else -1
         self.per_class = coreset_per_class
         super().__init__(task)
+        self.files, self.scoring_cost = {"coreset_file": file.sha256}, file.cost
 
     def select(self) -> Tensor:
         labels, size = self.task.labels, self.task.subset_size

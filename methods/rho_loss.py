@@ -59,7 +59,8 @@ class RhoLoss(Selecting):
         **options: object,
     ):
         super().__init__(task, **options)
-        values, self.files = read_score(task, "rho_file", rho_file, "irreducible-loss")
+        values, file = read_score(task, "rho_file", rho_file, "irreducible-loss")
+        self.files, self.scoring_cost = {"rho_file": file.sha256}, file.cost
         losses = torch.from_numpy(values)
         self.register_buffer("irreducible_losses", losses.to(task.device))
         self.register_buffer("scored", (~losses.isnan()).nonzero().squeeze(1).to(task.device))

@@ -22,7 +22,15 @@ from data import (
 from errors import UsageError
 from methods import METHODS, Method, OptionError, Task
 from methods.scores import Recording
-from training.budget import Budget, linear_rate, step_rate, steps_per_epoch, subset_size
+from methods.scores.file import HOW
+from training.budget import (
+    TRAINING_COST,
+    Budget,
+    linear_rate,
+    step_rate,
+    steps_per_epoch,
+    subset_size,
+)
 from training.distributed import ALONE, World
 from training.models import create_model
 from training.network import Network, choose_precision
@@ -50,6 +58,7 @@ def build(
         world=world,
     )
     augmentation = create_augmentation(settings, *size)
+    method = create_method(settings, task)
     if settings.schedule == "linear":
         rate = partial(linear_rate, total=task.epochs * task.steps_per_epoch, first=settings.lr)
     else:
@@ -63,10 +72,10 @@ def build(
         )
     return Trainer(
         network,
-        create_method(settings, task),
+        method,
         Stream(dataset, augmentation, device, settings.seed, settings.resident_limit),
         dataset,
-        Budget(task.steps_per_epoch, settings.epochs, settings.batch_size, settings.compute_budget),
+        create_budget(settings, method),
         rate,
         settings.momentum,
         settings.weight_decay,
@@ -116,6 +125,28 @@ def create_method(settings: argparse.Namespace, task: Task) -> Method:
     if settings.record:
         return Recording(method, settings.record, settings.record_epochs)
     return method
+
+
+def create_budget(settings: argparse.Namespace, method: Method) -> Budget:
+    """The run's budget, less what earlier runs have spent of it where that is to be counted."""
+    task = method.task
+    sizes = (task.steps_per_epoch, task.epochs, task.batch_size, settings.compute_budget)
+    budget = Budget(*sizes)
+    if not settings.count_scoring_run:
+        return budget
+    cost = method.scoring_cost
+    if cost is None:
+        raise UsageError(
+            "--count-scoring-run: the score file is of an older version and does not say what its "
+            f"runs cost; make it again with {HOW}"
+        )
+    if budget.total - cost < TRAINING_COST * task.batch_size:
+        raise UsageError(
+            f"--count-scoring-run: the runs behind the score file cost {cost:,} forward passes and "
+            f"the budget is {budget.total:,}, so nothing is left to train with; raise --budget or "
+            "--epochs, or give scores of shorter runs"
+        )
+    return Budget(*sizes, paid_before=cost)
 
 
 def load_dataset(settings: argparse.Namespace) -> Dataset:

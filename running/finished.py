@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +33,7 @@ class FinishedRun:
     settings: argparse.Namespace
     num_images: int
     data_sha256: str | None  # `Dataset.sha256`; None for runs of older versions
+    scoring_cost: float | None  # of the runs that this one took scores from; None if unknown
     device: torch.device
 
     @classmethod
@@ -60,7 +62,17 @@ class FinishedRun:
                 "and --label-noise; make the run again"
             )
         given = argparse.Namespace(**settings)
-        return cls(folder, given, config.num_images, config.data_sha256, device)
+        facts = (config.num_images, config.data_sha256, config.scoring_cost)
+        return cls(folder, given, *facts, device)
+
+    @cached_property
+    def cost(self) -> int | None:
+        """In forward passes of one image, that of earlier runs included; None if unknown."""
+        if self.scoring_cost is None:
+            return None
+        with open(self.folder / "curve.csv", newline="") as file:
+            last = list(csv.DictReader(file))[-1]
+        return int(last["cost"]) + int(self.scoring_cost)
 
     @cached_property
     def dataset(self) -> Dataset:

@@ -90,6 +90,7 @@ def describe(
         "num_classes": task.num_classes,
         "data_sha256": task.data_sha256,
         "files_sha256": dict(trainer.method.files),
+        "scoring_cost": trainer.method.scoring_cost,
         "steps_per_epoch": task.steps_per_epoch,
         "total_steps": task.epochs * task.steps_per_epoch,
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),

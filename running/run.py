@@ -58,7 +58,10 @@ def lead(settings: argparse.Namespace, device: torch.device, world: World) -> No
             train(trainer, folder, settings, rows, signals)
             folder.write_model(trainer.model.state_dict())
             if settings.record:
-                source = dict(code=__version__, settings=identity(settings, trainer))
+                earlier = trainer.method.scoring_cost
+                cost = None if earlier is None else rows[-1]["cost"] + earlier
+                settled = identity(settings, trainer)
+                source = dict(code=__version__, settings=settled, cost=cost)
                 file = trainer.method.file(source)
                 folder.write(SCORES_FILE, file.to_bytes())
             folder.write_per_class(trainer.per_class())

@@ -17,7 +17,13 @@ import torch
 
 from commandline.settings import OPTIMIZER
 from data import Dataset
-from running.assembly import create_augmentation, create_method, load_dataset, task_of
+from running.assembly import (
+    create_augmentation,
+    create_budget,
+    create_method,
+    load_dataset,
+    task_of,
+)
 from running.board import Board
 from running.identity import INCIDENTAL
 from running.machine import check_device, find_device
@@ -29,8 +35,8 @@ from .runs import Run
 NOT_OF_DATA = (INCIDENTAL - {"data_dir", "num_classes"}) | {
     *(name.replace("-", "_") for name in OPTIMIZER),
     *("method", "method_options", "augmentation", "augmentation_options", "model", "tuned"),
-    *("budget", "compute_budget", "epochs", "seed", "amp", "compile", "sync_batchnorm"),
-    "deterministic",
+    *("budget", "compute_budget", "count_scoring_run", "epochs", "seed", "amp", "compile"),
+    *("sync_batchnorm", "deterministic"),
 }
 
 
@@ -59,7 +65,7 @@ def check_run(
     shape = dataset.train_images.shape[1:]
     check_model(settings.model, len(dataset.classes), *shape)
     create_augmentation(settings, *shape[1:])
-    create_method(settings, task)
+    create_budget(settings, create_method(settings, task))
 
 
 def as_text(settings: Mapping, without: Iterable[str]) -> str:

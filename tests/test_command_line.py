@@ -1106,9 +1106,10 @@ WITHOUT_DEFAULT = {
     "--imbalance",
     "--label-noise",
 }
-WITHOUT_DEFAULT |= {"--coreset-file", "--rho-file", "--record"}
+WITHOUT_DEFAULT |= {"--coreset-file", "--rho-file", "--record", "--tuned"}
 SWITCHES = {
     "--compute-budget",
+    "--count-scoring-run",
     "--compile",
     "--sync-batchnorm",
     "--overwrite",

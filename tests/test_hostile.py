@@ -29,7 +29,7 @@ from data import DATASETS
 from methods.scores import ScoreFile, digest
 from methods.scores.__main__ import main as make_scores
 from plots.__main__ import main as plot
-from plots.claims import main as test_claims
+from plots.claims import main as judge_claims
 from running import checkpoint
 from running.record import FILES, RunFolder
 
@@ -38,7 +38,7 @@ MAINS = {
     "train.py": train.main,
     "sweep.py": sweep.main,
     "plots": plot,
-    "plots.claims": test_claims,
+    "plots.claims": judge_claims,
     "methods.scores": make_scores,
 }
 SHORT = ["--epochs", "3", "--budget", "0.2", "--batch-size", "32", "--device", "cpu"]
@@ -265,8 +265,6 @@ CHECKPOINTS: dict[str, Callable[[dict], object]] = {
             number: {"momentum_buffer": torch.ones(3)} for number in state
         }
     ),
-    "generator: short": change(state__torch_rng=torch.ones(3, dtype=torch.uint8)),
-    "generator: a text": change(state__torch_rng="x"),
     "method's generator: short": change(
         state__method___extra_state__rng=torch.ones(3, dtype=torch.uint8)
     ),

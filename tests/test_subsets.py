@@ -213,7 +213,7 @@ def test_a_missing_file_is_refused(train_here, tmp_path: Path) -> None:
     outcome = train_here(*SHORT, "--coreset-file", "none.npz")
     assert_refused(outcome, "--coreset-file none.npz: No such file", "python -m methods.scores")
     outcome = train_here(*SHORT, "--coreset-file", tmp_path)
-    assert_refused(outcome, "Is a directory", "python -m methods.scores")
+    assert_refused(outcome, "not a regular file", "python -m methods.scores")
 
 
 def as_npz(**arrays: object) -> bytes:

@@ -164,6 +164,7 @@ OTHER = {
     "--model": "resnet18",
     "--budget": "0.333333333",
     "--compute-budget": None,
+    "--count-scoring-run": None,
     "--epochs": "7",
     "--batch-size": "64",
     "--lr": "0.05",
@@ -207,6 +208,7 @@ OTHER = {
 }
 #: What a flag needs beside it to have an effect.
 COMPANY = {
+    "--count-scoring-run": "--method coreset --coreset-file some.npz --compute-budget",
     "--milestones": "--schedule step",
     "--gamma": "--schedule step",
     "--smoothing": "--method p-SGD",

@@ -107,7 +107,7 @@ def finished(*words: str) -> Run:
     run, _ = read_run(words)
     run.path.mkdir(parents=True)
     (run.path / "status").write_text("finished\n")
-    config = {"settings": run.settings, "num_images": 1000, "total_steps": 20}
+    config = {"settings": run.settings, "num_images": 1000, "total_steps": 20, "versions": {}}
     (run.path / "config.json").write_text(json.dumps(config))
     with open(run.path / "curve.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, restval="")

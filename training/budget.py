@@ -25,6 +25,7 @@ class Budget:
     epochs: int  # E
     batch_size: int  # B
     of_compute: bool = False
+    paid_before: int = 0  # of the compute, by earlier runs that this one builds on
 
     @property
     def steps(self) -> int:
@@ -34,7 +35,7 @@ class Budget:
     @property
     def total(self) -> int:
         """What all of the run may spend."""
-        return self.steps * self.batch_size * TRAINING_COST
+        return self.steps * self.batch_size * TRAINING_COST - self.paid_before
 
     def spent(self, step: int, images_scored: int) -> int:
         """What counts as spent after so many steps and scored images."""
@@ -45,8 +46,8 @@ class Budget:
         return min(spent * self.epochs // self.total, self.epochs)
 
     def position(self, spent: int) -> float:
-        """The steps that plain SGD would have made of it."""
-        return spent / (self.batch_size * TRAINING_COST)
+        """The steps that plain SGD would have made for the same fraction of its own budget."""
+        return spent * self.steps / self.total
 
 
 def subset_size(budget: float, num_images: int) -> int:

@@ -93,7 +93,17 @@ def source_of(run: FinishedRun, scores: Sequence[str]) -> dict:
     """What a file says of a run that it comes from."""
     settings = consequential(vars(run.settings)) | {"record_epochs": run.settings.record_epochs}
     ways = {score: way_of(run, score) for score in scores}
-    return dict(run=str(run.folder), settings=settings, ways=ways)
+    return dict(run=str(run.folder), settings=settings, ways=ways, cost=cost_of(run, scores))
+
+
+def cost_of(run: FinishedRun, scores: Sequence[str]) -> int | None:
+    """What a run and its scores cost, in forward passes of one image; None if it does not say."""
+    if run.cost is None:
+        return None
+    fresh = {score for score in scores if score not in run.recorded}
+    of_held_out = run.settings.validation if "irreducible-loss" in fresh else 0
+    of_trained = run.num_images if fresh - {"irreducible-loss"} else 0  # one pass gives them all
+    return run.cost + of_held_out + of_trained
 
 
 def images_of(run: FinishedRun, score: str) -> dict[str, str | None]:

@@ -37,6 +37,15 @@ class ScoreFile:
     def num_images(self) -> int:
         return len(next(iter(self.values.values())))
 
+    @property
+    def cost(self) -> int | None:
+        """Of the runs that the scores come from, and of scoring, in forward passes of one image.
+
+        None where the file does not say, as those of older versions.
+        """
+        costs = [source.get("cost") for source in self.sources]
+        return sum(costs) if costs and all(isinstance(cost, int) for cost in costs) else None
+
     def to_bytes(self) -> bytes:
         """The file's content: an .npz archive, the same for the same scores."""
         file = io.BytesIO()
@@ -101,7 +110,7 @@ def digest(labels: np.ndarray) -> str:
 
 def read_score(
     task: Task, option: str, path: str | None, score: str | None
-) -> tuple[np.ndarray, dict[str, str]]:
+) -> tuple[np.ndarray, ScoreFile]:
     """A score of the task's training images from a file, which is refused if it is of others.
 
     Args:
@@ -111,8 +120,7 @@ def read_score(
         score: its name; None for the only one in the file.
 
     Returns:
-        float32 [N], NaN where an image has no score; and the option's name with the SHA-256 of the
-        file, for `Method.files`.
+        float32 [N], NaN where an image has no score; and the file that it was read from.
 
     Raises:
         OptionError: for no file, an unreadable or damaged one, one of other data or other scores.
@@ -141,4 +149,4 @@ def read_score(
         raise OptionError(option, f"has {names}; choose one with --coreset-score")
     if score is not None and score not in file.values:
         raise OptionError(option, f"has {names}, not {score}; make one that has it with {HOW}")
-    return file.values[score or names], {option: file.sha256}
+    return file.values[score or names], file
