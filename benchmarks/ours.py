@@ -65,6 +65,9 @@ def read_settings(words: Sequence[object]) -> argparse.Namespace:
     settings, notes = parse(list(map(str, words)))
     if notes:
         raise UsageError(notes[0])
+    if "uniform_epochs" in settings.method_options:
+        # Steps of the method itself are measured, not the uniform start that comes before them.
+        settings.method_options["uniform_epochs"] = 0
     return settings
 
 
