@@ -14,7 +14,7 @@ from plots.study import read_study, summarise, summarise_differences
 from plots.tables import latex, markdown, markdown_costs
 
 RESULTS = ROOT / "results"
-REPORTED = ("cpu", "lengths", "long", "priming", "rivals", "robustness")
+REPORTED = ("cpu", "lengths", "long", "priming", "rivals", "robustness", "tuned")
 AUGMENTED = ("| standard ", "| mixup ", "| ricap ", "| randaugment ")  # how rows of tables begin
 
 
