@@ -34,6 +34,7 @@ from running.assembly import build, load_dataset
 from running.checkpoint import CURRENT
 from running.identity import commit
 from running.machine import find_device, set_up_torch
+from training.network import choose_precision
 from training.stream import Stream
 from training.trainer import Trainer
 
@@ -73,7 +74,7 @@ def words(options: argparse.Namespace, *more: object) -> list[str]:
 
 def best_amp() -> str:
     """The --amp that `auto` stands for on this GPU."""
-    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "off"
+    return choose_precision("auto", find_device("cuda"), False).option
 
 
 # --- The checks: each prints what it finds, and raises Failed for a fault ---

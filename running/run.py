@@ -58,8 +58,8 @@ def lead(settings: argparse.Namespace, device: torch.device, world: World) -> No
             train(trainer, folder, settings, rows, signals)
             folder.write_model(trainer.model.state_dict())
             if settings.record:
-                earlier = trainer.method.scoring_cost
-                cost = None if earlier is None else rows[-1]["cost"] + earlier
+                paid = trainer.method.scoring_cost
+                cost = None if paid is None else rows[-1]["cost"] + paid
                 settled = identity(settings, trainer)
                 source = dict(code=__version__, settings=settled, cost=cost)
                 file = trainer.method.file(source)
