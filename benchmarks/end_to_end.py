@@ -137,7 +137,7 @@ def check(settings: argparse.Namespace) -> None:
     method = METHODS[settings.method]
     defaults = {name: default for name, (_, default, _) in options_of(method).items()}
     for name, value in settings.method_options.items():
-        if value != defaults[name]:
+        if name != "uniform_epochs" and value != defaults[name]:  # neither side has such a start
             raise UsageError(f"--{name.replace('_', '-')}: the plain loop has the default only")
     if settings.compute_budget:
         raise UsageError("--compute-budget: the plain loop has a budget of steps only")

@@ -39,6 +39,10 @@ class PooledLinear(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return self.classifier(images.reshape(*images.shape[:2], self.bands, -1).mean(3).flatten(1))
 
+    def get_classifier(self) -> nn.Module:
+        """As timm's networks have it."""
+        return self.classifier
+
 
 def register_pooled_linear() -> None:
     """Make the network known by name, pooled-linear, wherever timm's networks are."""

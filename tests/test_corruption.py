@@ -405,7 +405,7 @@ def test_a_wrong_value_is_refused(fault: str, train_here, tmp_path: Path) -> Non
 
 
 def make_trainer(dataset: Dataset) -> Trainer:
-    settings, _ = parse(["--epochs", "1", "--batch-size", "32", "--budget", "0.2"])
+    settings, _ = parse(["--epochs", "1", "--batch-size", "32", "--budget", "0.2", "--amp", "off"])
     return build(settings, dataset, torch.device("cpu"))
 
 
@@ -477,7 +477,18 @@ def corrupted(
 ) -> tuple[Completed, Path]:
     """`python train.py` with a long tail and noise; enough epochs for classes to differ."""
     results = tmp_path_factory.mktemp("corrupted")
-    words = (*SHORT, "--epochs", 6, "--budget", 0.8, *BOTH, "--results-dir", results)
+    words = (
+        *SHORT,
+        "--epochs",
+        6,
+        "--budget",
+        0.8,
+        "--amp",
+        "off",
+        *BOTH,
+        "--results-dir",
+        results,
+    )
     return train_command(*words), results / NAME.replace("b0.2", "b0.8")
 
 

@@ -167,6 +167,7 @@ def test_a_run_does_not_go_on_in_another_precision(
 def test_config_says_with_what_each_start_was_made(
     interrupted: Callable, train_here: Callable[..., Completed], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {})
     interrupted()
     monkeypatch.setattr("running.identity.commit", lambda: "another")
     assert train_here(*RUN).returncode == 0
