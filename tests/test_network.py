@@ -84,6 +84,16 @@ def test_a_compiled_network_keeps_the_mathematics() -> None:
     np.testing.assert_allclose(trainer.evaluate().losses, plain.evaluate().losses, rtol=1e-2)
 
 
+def test_a_warm_up_adds_nothing_to_gradients() -> None:
+    """On a GPU they are in a graph's own memory, where adding to them raised a RuntimeError."""
+    trainer, seen = make_trainer("--amp", "off"), []
+    parameter = next(trainer.model.parameters())
+    trainer.model.register_forward_pre_hook(lambda *_: seen.append(parameter.grad))
+    trainer.warm_up()
+    assert seen == [None] * 3
+    assert parameter.grad is None
+
+
 @pytest.mark.slow
 def test_without_a_compiler_there_is_one_line(tmp_path: Path) -> None:
     environment = {**os.environ, "CXX": "/no/compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}

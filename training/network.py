@@ -161,9 +161,9 @@ class Network:
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             for _ in range(3):  # as many as CUDA graphs need to be recorded
                 self(self.world.part(images)).sum().backward()
+                self.model.zero_grad()  # no graph adds to gradients that an earlier run of it made
                 if candidates is not None:
                     self.score(candidates)
-        self.model.zero_grad()
         self.model.load_state_dict(before)
         return time.perf_counter() - started
 
