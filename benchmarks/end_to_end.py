@@ -13,10 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from commandline.flags import HelpFormatter, Parser, number, one_of, options_of
+from commandline.flags import HelpFormatter, Parser, number, one_of
 from data import Dataset
 from errors import UsageError, exit_status_of
-from methods import METHODS
 from running.assembly import load_dataset
 from running.machine import find_device, set_up_torch
 from running.record import TRAINING_SECONDS, RunFolder
@@ -134,10 +133,9 @@ def faster_workers(settings: argparse.Namespace, dataset: Dataset, images: Numbe
 
 def check(settings: argparse.Namespace) -> None:
     """Refuse what the plain loops do not do."""
-    method = METHODS[settings.method]
-    defaults = {name: default for name, (_, default, _) in options_of(method).items()}
+    defaults = read_settings(["--method", settings.method]).method_options
     for name, value in settings.method_options.items():
-        if name != "uniform_epochs" and value != defaults[name]:  # neither side has such a start
+        if value != defaults[name]:
             raise UsageError(f"--{name.replace('_', '-')}: the plain loop has the default only")
     if settings.compute_budget:
         raise UsageError("--compute-budget: the plain loop has a budget of steps only")

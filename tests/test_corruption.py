@@ -477,19 +477,9 @@ def corrupted(
 ) -> tuple[Completed, Path]:
     """`python train.py` with a long tail and noise; enough epochs for classes to differ."""
     results = tmp_path_factory.mktemp("corrupted")
-    words = (
-        *SHORT,
-        "--epochs",
-        6,
-        "--budget",
-        0.8,
-        "--amp",
-        "off",
-        *BOTH,
-        "--results-dir",
-        results,
-    )
-    return train_command(*words), results / NAME.replace("b0.2", "b0.8")
+    words = (*SHORT, *BOTH, "--epochs", 6, "--budget", 0.8, "--amp", "off")
+    outcome = train_command(*words, "--results-dir", results)
+    return outcome, results / NAME.replace("b0.2", "b0.8")
 
 
 def read_classes(folder: Path) -> pd.DataFrame:
