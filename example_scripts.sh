@@ -34,54 +34,54 @@ scoring() {
     local runs=results/scoring dry=
     [ ! -e $runs/scores.npz ] || [ ! -e $runs/irreducible.npz ] || return 0
     if is_dry "$@"; then dry=--dry-run; fi
-    python sweep.py --results-dir $runs --data-dir "$DATA_DIR" --jobs 2 --grid sweeping/scoring.toml $dry
+    python sweep.py --results-dir $runs --data-dir "$DATA_DIR" --jobs 2 --grid configs/scoring.toml $dry
     [ -z "$dry" ] || return 0
-    python -m methods.scores $runs/whole --score forgetting,k-center --out $runs/scores.npz
-    python -m methods.scores $runs/half --score irreducible-loss --out $runs/irreducible.npz
+    python -m engine.scores $runs/whole --score forgetting,k-center --out $runs/scores.npz
+    python -m engine.scores $runs/half --score irreducible-loss --out $runs/irreducible.npz
 }
 
 # How long a run has to be: plain SGD at several lengths, from which those of part cpu were chosen.
-lengths() { sweep lengths --jobs 2 --grid sweeping/lengths.toml "$@"; }
+lengths() { sweep lengths --jobs 2 --grid configs/lengths.toml "$@"; }
 
 # The study on all of CIFAR-10 and Fashion-MNIST with a narrow network: what two CPU cores do.
 cpu() {
     scoring "$@"
-    sweep cpu --jobs 2 --eval-every 2 --grid sweeping/cpu.toml "$@"
+    sweep cpu --jobs 2 --eval-every 2 --grid configs/cpu.toml "$@"
     claims cpu "$@"
 }
 
 # Which short training learns its training set by heart, as the published study's long one does.
-regimes() { sweep regimes --jobs 2 --eval-every 20 --grid sweeping/regimes.toml "$@"; }
+regimes() { sweep regimes --jobs 2 --eval-every 20 --grid configs/regimes.toml "$@"; }
 
 # Fewer cells of it, with runs five times as long: what the short ones cannot say.
 long() {
-    sweep long --jobs 2 --eval-every 5 --grid sweeping/long.toml "$@"
+    sweep long --jobs 2 --eval-every 5 --grid configs/long.toml "$@"
     claims long "$@"
 }
 
 # Hardness weighting on long-tailed Fashion-MNIST: what it does for the rarest classes.
-robustness() { sweep robustness --jobs 2 --grid sweeping/robustness.toml "$@"; }
+robustness() { sweep robustness --jobs 2 --grid configs/robustness.toml "$@"; }
 
 # Selective backprop with and without a uniform start.
-priming() { sweep priming --jobs 2 --eval-every 2 --grid sweeping/priming.toml "$@"; }
+priming() { sweep priming --jobs 2 --eval-every 2 --grid configs/priming.toml "$@"; }
 
 # Every method at equal steps and at equal compute.
 rivals() {
     scoring "$@"
-    sweep rivals --jobs 2 --eval-every 4 --grid sweeping/rivals.toml "$@"
+    sweep rivals --jobs 2 --eval-every 4 --grid configs/rivals.toml "$@"
 }
 
 # Whether the ranking holds where each method has the learning rate that is best for it.
-tuned() { sweep tuned --jobs 2 --grid sweeping/tuned.toml --tune lr=0.05,0.1,0.2 "$@"; }
+tuned() { sweep tuned --jobs 2 --grid configs/tuned.toml --tune lr=0.05,0.1,0.2 "$@"; }
 
 # The published study's claims on CIFAR-10 at full size, what says most first; wants a GPU.
 full() {
-    sweep full --eval-every 10 --grid sweeping/full.toml "$@"
+    sweep full --eval-every 10 --grid configs/full.toml "$@"
     claims full "$@"
 }
 
 # The published study's own commands (Arazo et al. 2021); each wants a GPU.
-published() { sweep published --grid sweeping/published.toml "$@"; }
+published() { sweep published --grid configs/published.toml "$@"; }
 
 # The study's grid on one data set: ResNet-18, 200 epochs; wants many hours of many GPUs.
 study() {

@@ -5,7 +5,7 @@ from setuptools.command.build_py import build_py
 
 
 class WithoutCommands(build_py):
-    """Leaves `__main__` modules out, such as that of `python -m methods.scores`.
+    """Leaves `__main__` modules out, such as that of `python -m engine.scores`.
 
     They import the driver, which is no part of the package.
     """

@@ -11,10 +11,10 @@ def main(arguments: list[str]) -> int:
     """Make the runs; the exit status is 0, 1 if some failed, or that of the error."""
 
     def work() -> int:
-        from sweeping.options import read_command_line
+        from engine.sweep.options import read_command_line
 
         options, flags = read_command_line(arguments)  # before PyTorch takes seconds to import
-        from sweeping.sweep import sweep
+        from engine.sweep.sweep import sweep
 
         return sweep(options, flags)
 

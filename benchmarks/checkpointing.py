@@ -13,12 +13,12 @@ from pathlib import Path
 
 import torch
 
-from commandline.settings import parse
+from engine import checkpoint
+from engine.build import build, load_dataset
+from engine.config import parse
+from engine.identity import identity
+from engine.run_folder import RunFolder
 from methods import METHODS
-from running import checkpoint
-from running.assembly import build, load_dataset
-from running.identity import identity
-from running.record import RunFolder
 
 from .score_files import noise_options
 

@@ -23,10 +23,10 @@ import pandas as pd
 import torch
 
 from augmentations import AUGMENTATIONS
-from commandline.settings import parse
+from engine.build import load_dataset
+from engine.config import parse
+from engine.watch import read_status
 from methods import METHODS
-from running.assembly import load_dataset
-from running.watch import read_status
 
 from .score_files import noise_flags
 

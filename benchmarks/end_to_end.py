@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from commandline.flags import HelpFormatter, Parser, number, one_of
 from data import Dataset
+from engine.build import load_dataset
+from engine.flags import HelpFormatter, Parser, number, one_of
+from engine.machine import find_device, set_up_torch
+from engine.run_folder import TRAINING_SECONDS, RunFolder
 from errors import UsageError, exit_status_of
-from running.assembly import load_dataset
-from running.machine import find_device, set_up_torch
-from running.record import TRAINING_SECONDS, RunFolder
 
 from .ours import (
     PASSED_ON,

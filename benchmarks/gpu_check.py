@@ -26,17 +26,17 @@ import torch
 from torch import Tensor
 
 from augmentations import AUGMENTATIONS
-from commandline.flags import HelpFormatter, Parser, number, one_of
 from data import Dataset
+from engine.build import build, load_dataset
+from engine.checkpoint import CURRENT
+from engine.flags import HelpFormatter, Parser, number, one_of
+from engine.identity import commit
+from engine.loader import Stream
+from engine.machine import find_device, set_up_torch
+from engine.network import choose_precision
+from engine.trainer import Trainer
 from errors import Failed, UsageError, exit_status_of
 from methods import METHODS
-from running.assembly import build, load_dataset
-from running.checkpoint import CURRENT
-from running.identity import commit
-from running.machine import find_device, set_up_torch
-from training.network import choose_precision
-from training.stream import Stream
-from training.trainer import Trainer
 
 from .crash import RESUMED, ROOT, differences, finish, start
 from .ours import WARM_UP, make_steps, make_trainer, print_table, read_settings, seconds

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from augmentations import AUGMENTATIONS
-from commandline.flags import number
 from data import Dataset
-from training.images import MappedImages
-from training.stream import Stream
+from engine.flags import number
+from engine.images import MappedImages
+from engine.loader import Stream
 
 from .pipeline import BATCH_SIZE, machine
 

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from commandline.settings import parse
 from data import Dataset
+from engine.build import build
+from engine.config import parse
+from engine.driver import warm_up
+from engine.machine import find_device, set_up_torch
+from engine.run_folder import TRAINING_SECONDS, RunFolder
+from engine.trainer import Trainer
 from errors import UsageError
-from running.assembly import build
-from running.machine import find_device, set_up_torch
-from running.record import TRAINING_SECONDS, RunFolder
-from running.run import warm_up
-from training.trainer import Trainer
 
 PASSED_ON = "words after -- go to train.py's own command line, for example: -- --batch-size 64"
 #: Steps before any that count: kernels are chosen, networks compiled, and selective-backprop's

@@ -18,9 +18,9 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 
 from augmentations import AUGMENTATIONS
-from commandline.flags import number
 from data import DATASETS, Dataset
-from training.stream import Stream
+from engine.flags import number
+from engine.loader import Stream
 
 BATCH_SIZE = 128
 BUDGET = 0.5  # share of the training set in a block that is drawn ahead

@@ -24,9 +24,9 @@ from torch.utils.data import DataLoader, RandomSampler, Sampler, Subset
 from torchvision import transforms
 
 from data import Dataset
+from engine.budget import linear_rate, steps_per_epoch, subset_size
+from engine.models import create_model
 from methods.dro import FLOOR
-from training.budget import linear_rate, steps_per_epoch, subset_size
-from training.models import create_model
 
 from .pipeline import PILImages
 

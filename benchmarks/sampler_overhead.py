@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from commandline.flags import HelpFormatter, number
+from engine.flags import HelpFormatter, number
+from engine.machine import find_device
 from errors import UsageError
 from methods import HardnessWeightedSampler
 from methods.dro import CLIP, FLOOR
-from running.machine import find_device
 
 from .pipeline import machine
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from commandline.flags import HelpFormatter, Parser, number
+from engine.flags import HelpFormatter, Parser, number
+from engine.run_folder import TRAINING_SECONDS
 from errors import Failed, exit_status_of
-from running.record import TRAINING_SECONDS
 
 from .ours import PASSED_ON, print_table, split
 from .pipeline import machine

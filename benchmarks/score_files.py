@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from commandline.flags import options_of
+from engine.flags import options_of
 from methods import METHODS
 from methods.scores import ScoreFile, digest
 

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from commandline.flags import HelpFormatter, Parser, number, one_of
 from data import Dataset
+from engine.flags import HelpFormatter, Parser, number, one_of
+from engine.machine import find_device, set_up_torch
+from engine.models import create_model
+from engine.trainer import Trainer
 from errors import exit_status_of
 from methods import METHODS
-from running.machine import find_device, set_up_torch
-from training.models import create_model
-from training.trainer import Trainer
 
 from .kernels import measure_kernels
 from .ours import (

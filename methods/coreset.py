@@ -48,7 +48,7 @@ class Coreset(RandomSubset):
             dict(
                 metavar="FILE",
                 needed=f"a file of scores; make one with {HOW}",
-                help="coreset: scores to choose images by, made by python -m methods.scores or, in "
+                help="coreset: scores to choose images by, made by python -m engine.scores or, in "
                 "the folder of a run, by --record",
             ),
         ] = None,

@@ -44,7 +44,7 @@ class RhoLoss(Selecting):
                 metavar="FILE",
                 needed=f"a file of irreducible losses; make one with {HOW} from a run with "
                 "--validation",
-                help="rho-loss: irreducible losses, made by python -m methods.scores from a run "
+                help="rho-loss: irreducible losses, made by python -m engine.scores from a run "
                 "with --validation",
             ),
         ] = None,

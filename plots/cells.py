@@ -20,10 +20,10 @@ from pathlib import Path
 import pandas as pd
 
 from augmentations import AUGMENTATIONS
-from commandline.flags import options_of
+from engine.flags import options_of
+from engine.identity import consequential
 from errors import UsageError
 from methods import METHODS, Selecting
-from running.identity import consequential
 
 from .runs import Run
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from commandline.flags import Parser
+from engine.flags import Parser
 from errors import UsageError, exit_status_of, say
 
 from .study import Study, read_study

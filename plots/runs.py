@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from commandline.flags import quoted
+from engine.config_file import BadRun, Config, read_config
+from engine.flags import quoted
+from engine.run_folder import TRAINING_SECONDS, TUNING
+from engine.watch import read_status
 from errors import UsageError
-from running.config import BadRun, Config, read_config
-from running.record import TRAINING_SECONDS, TUNING
-from running.watch import read_status
 
 NEEDED = [
     "epoch",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from augmentations import AUGMENTATIONS
-from running.record import TRAINING_SECONDS
+from engine.run_folder import TRAINING_SECONDS
 
 from .cells import arrange
 from .estimates import Estimate, Unpaired, estimate, without_pairing

@@ -7,7 +7,7 @@ from itertools import product
 
 import pandas as pd
 
-from training.budget import TRAINING_COST
+from engine.budget import TRAINING_COST
 
 from .estimates import LEAST_PAIRS, LEVEL, estimate, is_higher, seeds_text
 from .study import Study

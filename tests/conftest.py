@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import train
-from methods.scores.__main__ import main as make_scores
+from engine.scores import main as make_scores
 
 # Before PyTorch is imported. Its threads wait for each other busily, which takes ten times as long
 # where two processes share the cores.
@@ -74,7 +74,7 @@ def assert_refused(outcome: Completed, *fragments: str, absent: str | None = Non
     assert outcome.stdout == ""
     (line,) = outcome.stderr.splitlines()
     program, _, _ = line.partition(": ")
-    assert program in ("train.py", "sweep.py", "python -m methods.scores")
+    assert program in ("train.py", "sweep.py", "python -m engine.scores")
     for fragment in fragments:
         assert fragment in line
     assert absent is None or not Path(absent).exists()
@@ -135,7 +135,7 @@ def train_here(main_here: Callable[..., Completed]) -> Callable[..., Completed]:
 
 @pytest.fixture
 def scores_here(main_here: Callable[..., Completed]) -> Callable[..., Completed]:
-    """`python -m methods.scores` in this process."""
+    """`python -m engine.scores` in this process."""
     return partial(main_here, make_scores)
 
 

@@ -21,8 +21,8 @@ from torch import nn
 
 import train
 from augmentations import AUGMENTATIONS
+from engine.scores import main as make_scores
 from methods import METHODS
-from methods.scores.__main__ import main as make_scores
 
 #: The same kernels on all x86 processors with AVX2, as far as PyTorch's libraries let one choose.
 PORTABLE = {

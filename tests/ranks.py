@@ -11,9 +11,9 @@ import torch
 from test_methods import make_dataset, make_method, make_task, make_trainer
 from torch import Tensor, nn
 
+from engine.distributed import World, find_world
+from engine.trainer import Trainer
 from methods import METHODS
-from training.distributed import World, find_world
-from training.trainer import Trainer
 
 RESUMED = ("SGD", "selective-backprop")
 CASES = [(method, mix) for method in METHODS for mix in ("standard", "mixup", "ricap")]

@@ -33,7 +33,7 @@ from augmentations import (
 from augmentations.geometry import CropAndFlip, normalise
 from augmentations.operations import apply_each, operations
 from data import Dataset
-from training.stream import Stream
+from engine.loader import Stream
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("one_thread")

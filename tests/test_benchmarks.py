@@ -20,8 +20,8 @@ from benchmarks.kernels import occupied
 from benchmarks.ours import read_settings
 from benchmarks.plain_loop import PLAIN_LOOPS, Candidate, HardBatches, NumberedImages, PlainSGD
 from data import Dataset
+from engine.build import load_dataset
 from methods import CSGDSampler, PSGDSampler
-from running.assembly import load_dataset
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 IMAGES, BATCH, STEPS = 200, 16, 6  # of an epoch at half the budget

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from conftest import Completed
 
-from running import run
-from running.record import COLUMNS
+from engine import driver as run
+from engine.run_folder import COLUMNS
 
 pytest.importorskip("tensorboard")
 SHORT = ("--epochs", 3, "--budget", 0.2, "--batch-size", 32, "--device", "cpu")

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
+from engine.budget import LR_END, Budget, linear_rate, step_rate, steps_per_epoch, subset_size
 from errors import UsageError
-from training.budget import LR_END, Budget, linear_rate, step_rate, steps_per_epoch, subset_size
 
 
 @pytest.mark.parametrize(

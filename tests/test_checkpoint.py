@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from engine import checkpoint
+from engine.cadence import Cadence
+from engine.run_folder import RunFolder
 from errors import UsageError
-from running import checkpoint
-from running.record import RunFolder
-from training.cadence import Cadence
 
 SETTINGS = {"lr": 0.1, "method": "SGD"}
 

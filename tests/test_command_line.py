@@ -27,13 +27,13 @@ from test_methods import SCORED
 import train
 from augmentations import AUGMENTATIONS
 from benchmarks.score_files import noise_options
-from commandline import published
-from commandline.flags import options_of
-from commandline.settings import build_parser, parse
 from data import DATASETS
+from engine import published
+from engine.config import build_parser, parse
+from engine.flags import options_of
+from engine.models import create_model
+from engine.run_folder import COLUMNS
 from methods import METHODS
-from running.record import COLUMNS
-from training.models import create_model
 
 #: On a processor a seed gives the same bits every time.
 CPU = ("--device", "cpu")

@@ -12,13 +12,13 @@ import pytest
 from conftest import ROOT
 from synthetic_results import write_run
 
+from engine.config_file import BadRun, read_config
+from engine.finished import FinishedRun
+from engine.sweep.estimate import Estimator
+from engine.sweep.runs import Run, other_settings
 from errors import UsageError
 from plots import __main__ as tables
 from plots import claims
-from running.config import BadRun, read_config
-from running.finished import FinishedRun
-from sweeping.estimate import Estimator
-from sweeping.runs import Run, other_settings
 
 COMMITTED = sorted(path.parent for path in (ROOT / "results").glob("*/*/config.json"))
 

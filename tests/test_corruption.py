@@ -28,7 +28,6 @@ from test_command_line import (
     without_seconds,
 )
 
-from commandline.settings import parse
 from data import (
     DATASETS,
     Dataset,
@@ -38,12 +37,13 @@ from data import (
     with_label_noise,
 )
 from data.corruption import IMBALANCE, NOISE
+from engine.build import build, load_dataset
+from engine.config import parse
+from engine.models import create_model
+from engine.parts import FORWARD_VALUES
+from engine.run_folder import CLASS_COLUMNS, RunFolder
+from engine.trainer import Trainer
 from errors import UsageError
-from running.assembly import build, load_dataset
-from running.record import CLASS_COLUMNS, RunFolder
-from training.models import create_model
-from training.parts import FORWARD_VALUES
-from training.trainer import Trainer
 
 FALSE_ALARM = 1e-4  # probability that chance alone fails one comparison of frequencies
 BOTH = ("--imbalance", 5, "--label-noise", 0.3)

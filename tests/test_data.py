@@ -131,7 +131,7 @@ def test_files_are_called_as_torchvision_downloads_them() -> None:
 
 
 def test_torchvision_is_not_imported_for_what_is_there(tmp_path: Path) -> None:
-    program = "import sys, running.run; from pathlib import Path; from data import DATASETS\n"
+    program = "import sys, engine.driver; from pathlib import Path; from data import DATASETS\n"
     for name, write in small_files.WRITERS.items():
         write(tmp_path / name)
         load(name, tmp_path / name)  # into the cache

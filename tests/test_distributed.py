@@ -17,10 +17,10 @@ import torch
 from ranks import CASES, RESUMED, journal
 from test_durability import has_checkpoint, wait_until
 
+from engine.distributed import ALONE, World
+from engine.run_folder import COLUMNS
+from engine.watch import read_status
 from errors import Failed, UsageError
-from running.record import COLUMNS
-from running.watch import read_status
-from training.distributed import ALONE, World
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parent.parent

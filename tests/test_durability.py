@@ -19,9 +19,9 @@ import pytest
 from small_files import write_cifar10
 
 from benchmarks.crash import crash_table, differences
-from running import checkpoint
-from running.record import RunFolder
-from running.watch import read_status
+from engine import checkpoint
+from engine.run_folder import RunFolder
+from engine.watch import read_status
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parent.parent

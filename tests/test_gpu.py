@@ -15,12 +15,12 @@ from conftest import Completed
 
 from augmentations import AUGMENTATIONS
 from benchmarks.score_files import noise_flags
-from commandline.settings import parse
+from engine.build import build, load_dataset
+from engine.config import parse
+from engine.machine import find_device
+from engine.trainer import Trainer
 from methods import METHODS
 from methods.scores import ScoreFile
-from running.assembly import build, load_dataset
-from running.machine import find_device
-from training.trainer import Trainer
 
 pytestmark = [pytest.mark.cuda, pytest.mark.usefixtures("one_thread")]
 

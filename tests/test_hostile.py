@@ -24,14 +24,14 @@ from conftest import Completed
 
 import sweep
 import train
-from commandline.settings import build_parser
 from data import DATASETS
+from engine import checkpoint
+from engine.config import build_parser
+from engine.run_folder import FILES, RunFolder
+from engine.scores import main as make_scores
 from methods.scores import ScoreFile, digest
-from methods.scores.__main__ import main as make_scores
 from plots.__main__ import main as plot
 from plots.claims import main as judge_claims
-from running import checkpoint
-from running.record import FILES, RunFolder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 MAINS = {
@@ -39,7 +39,7 @@ MAINS = {
     "sweep.py": sweep.main,
     "plots": plot,
     "plots.claims": judge_claims,
-    "methods.scores": make_scores,
+    "engine.scores": make_scores,
 }
 SHORT = ["--epochs", "3", "--budget", "0.2", "--batch-size", "32", "--device", "cpu"]
 MANY = "9" * 5000  # digits that Python refuses to read as one number
@@ -209,7 +209,7 @@ for content in (b"\0\xff\xfe", b"x" * 10**6, b"Finished", b"finished but", "\u00
     run = write("results/finished/status", content)
     for name, program, words in (
         ("train", "train.py", FINISHED),
-        ("scores", "methods.scores", ["results/finished", "--score=el2n", "--out=out.npz"]),
+        ("scores", "engine.scores", ["results/finished", "--score=el2n", "--out=out.npz"]),
     ):
         add(f"status {content[:9]}: {name}", program, words, "results/finished", run)
 for words in ("", "--no-resume", "--lr 0.05", "--seed 3"):
@@ -437,10 +437,10 @@ def weights(value: float) -> Callable[[], object]:
 
 for out in ("/dev/null", "/dev/full", ".", "none/x.npz", "", "n" * 300, "link"):
     words = [*GOOD, "--out", out]
-    add(f"scores into {out[:9]}", "methods.scores", words, out[:9], link_to_null)
+    add(f"scores into {out[:9]}", "engine.scores", words, out[:9], link_to_null)
 add(
     "scores into a pipe",
-    "methods.scores",
+    "engine.scores",
     [*GOOD, "--out=p"],
     "--out p",
     in_place_of("p", "a pipe"),
@@ -448,14 +448,14 @@ add(
 for score in ("el2n", "grand", "k-center"):
     for value in (float("nan"), float("inf"), 1e38):
         words = ["results/finished", f"--score={score}", "--out=out.npz", "--device=cpu"]
-        add(f"{score} of weights {value}", "methods.scores", words, "model.pt", weights(value))
+        add(f"{score} of weights {value}", "engine.scores", words, "model.pt", weights(value))
 for kind in ("a folder", "a pipe"):
     prepare = in_place_of("results/finished/model.pt", kind)
-    add(f"scores of {kind}", "methods.scores", [*GOOD, "--out=out.npz"], "model.pt", prepare)
+    add(f"scores of {kind}", "engine.scores", [*GOOD, "--out=out.npz"], "model.pt", prepare)
 for content in (b"", b"harm", b"\x80\x02N.", b"cposix\nsystem\n(S'touch harm'\ntR."):
     prepare = write("results/finished/model.pt", content)
     words = [*GOOD, "--out=out.npz"]
-    add(f"scores of a network {content[:9]}", "methods.scores", words, "model.pt", prepare)
+    add(f"scores of a network {content[:9]}", "engine.scores", words, "model.pt", prepare)
 for words, named in {
     "": "RUN",
     "results/finished": "--score",
@@ -473,7 +473,7 @@ for words, named in {
     "results/finished --score el2n --out out.npz --x": "--x",
     "results/finished results/finished --score k-center --out out.npz": "k-center",
 }.items():
-    add(f"scores: {words}", "methods.scores", words.split(), named)
+    add(f"scores: {words}", "engine.scores", words.split(), named)
 
 # Data
 
@@ -651,8 +651,8 @@ def test_it_is_refused_in_one_line_and_nothing_is_lost(
     case = CASES[name]
     for variable, value in case.environment:
         monkeypatch.setenv(variable, value)
-    monkeypatch.setattr("training.distributed.GIVE_UP_AFTER", 0.5)
-    for start in ("running.run.train", "sweeping.schedule.Schedule.make"):
+    monkeypatch.setattr("engine.distributed.GIVE_UP_AFTER", 0.5)
+    for start in ("engine.driver.train", "engine.sweep.schedule.Schedule.make"):
         monkeypatch.setattr(start, lambda *_: pytest.fail("it was let start"))
     case.prepare()
     before = tree(place)

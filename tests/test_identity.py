@@ -16,10 +16,10 @@ import pytest
 import small_files
 from conftest import Completed, assert_refused
 
+from engine.run_folder import RunFolder
 from errors import UsageError, exit_status_of
 from methods.scores import ScoreFile, digest
 from plots.study import read_study
-from running.record import RunFolder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -26,16 +26,16 @@ from torch import nn
 from augmentations import AUGMENTATIONS
 from benchmarks.score_files import noise_options
 from data import Dataset
+from engine.budget import Budget, steps_per_epoch, subset_size
+from engine.distributed import ALONE
+from engine.loader import Stream
+from engine.network import Network
+from engine.trainer import Trainer
 from methods import METHODS, Batch, Method, Task
 from methods.drawing import draw_without_replacement
 from methods.dro import HardnessWeighted
 from methods.selective_backprop import SelectiveBackprop
 from methods.subset import CSGD, PSGD, UnifSGD
-from training.budget import Budget, steps_per_epoch, subset_size
-from training.distributed import ALONE
-from training.network import Network
-from training.stream import Stream
-from training.trainer import Trainer
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -18,17 +18,17 @@ import torch.nn.functional as F
 from conftest import ROOT, Completed
 
 from augmentations import AUGMENTATIONS
-from commandline.settings import parse
 from data import DATASETS, Rows
-from running.assembly import build, load_dataset
-from running.machine import find_device
-from training.distributed import World
-from training.images import AHEAD, MappedImages, ResidentImages, memory, place
-from training.models import Block, create_model
-from training.network import Network
-from training.parts import FORWARD_VALUES
-from training.stream import Stream
-from training.trainer import Trainer
+from engine.build import build, load_dataset
+from engine.config import parse
+from engine.distributed import World
+from engine.images import AHEAD, MappedImages, ResidentImages, memory, place
+from engine.loader import Stream
+from engine.machine import find_device
+from engine.models import Block, create_model
+from engine.network import Network
+from engine.parts import FORWARD_VALUES
+from engine.trainer import Trainer
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -294,7 +294,7 @@ def test_the_limit_decides_where_images_are(
     assert isinstance(place(mapped, CPU, gib), ResidentImages)
     assert isinstance(place(mapped, CPU, gib * 0.999), MappedImages)
     assert isinstance(place(mapped, CPU, None), ResidentImages)
-    monkeypatch.setattr("training.images.memory", lambda device: 2 * mapped.nbytes - 2)
+    monkeypatch.setattr("engine.images.memory", lambda device: 2 * mapped.nbytes - 2)
     assert isinstance(place(mapped, CPU, None), MappedImages)
     assert memory(CPU) > 2**28
 

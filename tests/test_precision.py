@@ -14,10 +14,10 @@ from test_network import CPU, make_trainer
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from engine.models import create_model
+from engine.network import Network, Precision, choose_precision
+from engine.trainer import Trainer
 from errors import Diverged, UsageError
-from training.models import create_model
-from training.network import Network, Precision, choose_precision
-from training.trainer import Trainer
 
 CUDA = torch.device("cuda")
 BF16 = Precision(torch.bfloat16, "")
@@ -169,7 +169,7 @@ def test_config_says_with_what_each_start_was_made(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {})
     interrupted()
-    monkeypatch.setattr("running.identity.commit", lambda: "another")
+    monkeypatch.setattr("engine.identity.commit", lambda: "another")
     assert train_here(*RUN).returncode == 0
     config = json.loads(Path("results/run/config.json").read_text())
     first, second = config["starts"]
@@ -289,7 +289,7 @@ def test_nothing_is_compiled_after_the_warm_up(
     method: str, augmentation: str, quick_compiler: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Candidates scored in several parts, of which the last is smaller, included."""
-    monkeypatch.setattr("training.parts.FORWARD_VALUES", {"cpu": 64 * 50})
+    monkeypatch.setattr("engine.parts.FORWARD_VALUES", {"cpu": 64 * 50})
     words = ["--method", method, "--augmentation", augmentation, *COMPILED[method]]
     trainer = make_trainer("--compile", "--amp", "off", "--model", "resnet10-w8", *words)
     trainer.warm_up()

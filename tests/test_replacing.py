@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from conftest import Completed
 
+from engine import watch
+from engine.watch import CHECKPOINT, read_status, set_aside, settle, write_status
 from errors import exit_status_of, is_first_of_machine
-from running import watch
-from running.watch import CHECKPOINT, read_status, set_aside, settle, write_status
 
 OLD = {"status": "finished\n\n\n\n", "config.json": "{}", "curve.csv": "epoch\n", "model.pt": "w"}
 
@@ -126,7 +126,7 @@ def test_a_compiler_that_is_missing_costs_no_run(
         assert read_status(Path("results/run")) == "running"
         raise failure("no compiler")
 
-    monkeypatch.setattr("training.trainer.Trainer.warm_up", warm_up)
+    monkeypatch.setattr("engine.trainer.Trainer.warm_up", warm_up)
     outcome = train_here(*RUN, "--overwrite", "--compile")
     assert outcome.returncode == 2
     assert "--compile" in outcome.stderr
@@ -140,7 +140,7 @@ def test_the_first_checkpoint_lets_the_old_run_go(
 ) -> None:
     assert train_here(*RUN).returncode == 0
     monkeypatch.setattr(
-        "running.run.report", lambda *_: signal.raise_signal(signal.SIGTERM)
+        "engine.driver.report", lambda *_: signal.raise_signal(signal.SIGTERM)
     )  # after the first epoch
     assert train_here(*RUN, "--overwrite", "--lr", 0.05).returncode == 143
     folder = Path("results/run")

@@ -19,13 +19,13 @@ from laws import assert_inclusion
 from test_methods import make_batch, make_dataset, make_task, make_trainer, saved_and_loaded
 from torch import nn
 
-from commandline.settings import parse
 from data import DATASETS, held_out, hold_out
+from engine.build import build, load_dataset, split
+from engine.config import parse
+from engine.models import create_model
 from methods import OptionError, Task
 from methods.rho_loss import RhoLoss
 from methods.scores import ScoreFile, digest
-from running.assembly import build, load_dataset, split
-from training.models import create_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -25,10 +25,10 @@ from test_methods import (
 from torch import nn
 
 from data import DATASETS
+from engine.models import create_model
+from engine.run_folder import RunFolder
 from methods import METHODS, Method
 from methods.scores import RECORDED, Recording, ScoreFile, digest, el2n, grand, k_center
-from running.record import RunFolder
-from training.models import create_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

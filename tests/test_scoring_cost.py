@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from data import DATASETS
+from engine.budget import TRAINING_COST, Budget
 from methods.scores import ScoreFile, digest
-from training.budget import TRAINING_COST, Budget
 
 SMALL = ("--batch-size", 32, "--model", "resnet10-w8", "--device", "cpu", "--num-threads", 1)
 CORESET = ("--method", "coreset", "--budget", 0.5, "--epochs", 4, *SMALL)
@@ -63,7 +63,7 @@ def test_a_recording_run_is_told_and_paid_for(train_here) -> None:
 
 
 def test_a_pass_for_scores_costs_too(train_here, main_here) -> None:
-    from methods.scores.__main__ import main
+    from engine.scores import main
 
     assert train_here("--epochs", 1, *SMALL, "--experiment-name", "earlier").returncode == 0
     words = ("results/earlier", "--score", "el2n,grand", "--out", "scores.npz", "--device", "cpu")
@@ -94,7 +94,7 @@ def test_a_budget_of_which_nothing_is_left_is_refused(train_here) -> None:
     [(("--compute-budget",), "SGD"), (("--method", "SGD"), "a budget of steps")],
 )
 def test_a_flag_without_effect_is_noted(words: tuple[str, ...], reason: str) -> None:
-    from commandline.settings import parse
+    from engine.config import parse
 
     settings, notes = parse([*words, "--count-scoring-run"])
     assert notes == [f"--count-scoring-run has no effect with {reason}"]

@@ -198,7 +198,7 @@ def digits() -> Task:
 
 
 def test_the_file_has_to_be_given(train_here) -> None:
-    remedy = "python -m methods.scores RUN --score NAME --out FILE"
+    remedy = "python -m engine.scores RUN --score NAME --out FILE"
     assert_refused(train_here(*SHORT), "--coreset-file: not given", remedy)
     with pytest.raises(OptionError, match="coreset_file: not given"):
         Coreset(make_task())
@@ -211,9 +211,9 @@ def test_a_sweep_asks_for_the_file_before_it_starts(main_here) -> None:
 
 def test_a_missing_file_is_refused(train_here, tmp_path: Path) -> None:
     outcome = train_here(*SHORT, "--coreset-file", "none.npz")
-    assert_refused(outcome, "--coreset-file none.npz: No such file", "python -m methods.scores")
+    assert_refused(outcome, "--coreset-file none.npz: No such file", "python -m engine.scores")
     outcome = train_here(*SHORT, "--coreset-file", tmp_path)
-    assert_refused(outcome, "not a regular file", "python -m methods.scores")
+    assert_refused(outcome, "not a regular file", "python -m engine.scores")
 
 
 def as_npz(**arrays: object) -> bytes:
@@ -275,7 +275,7 @@ def test_a_file_for_other_images_is_refused(
 ) -> None:
     path = write_scores(digits, el2n=np.arange(1442))
     outcome = train_here(*SHORT, "--coreset-file", path, *words.split())
-    assert_refused(outcome, "--coreset-file scores.npz: ", fragment, "python -m methods.scores")
+    assert_refused(outcome, "--coreset-file scores.npz: ", fragment, "python -m engine.scores")
 
 
 def test_a_file_for_another_data_set_is_refused(digits: Task, train_here) -> None:

@@ -26,22 +26,22 @@ from test_command_line import COMMANDS, CPU
 from test_durability import has_checkpoint, wait_until
 
 import sweep
-from commandline.settings import build_parser, parse
+from engine.config import build_parser, parse
+from engine.identity import INCIDENTAL
+from engine.run_folder import COLUMNS
+from engine.signals import Signals
+from engine.sweep import process
+from engine.sweep.estimate import STARTING, epochs_made, in_words
+from engine.sweep.grid import expand
+from engine.sweep.local import Local, cores
+from engine.sweep.options import read_command_line
+from engine.sweep.progress import Progress
+from engine.sweep.runs import Run, list_runs
+from engine.sweep.schedule import Schedule
+from engine.sweep.sweep import grids
+from engine.sweep.tuning import list_cells
+from engine.watch import read_status
 from methods import METHODS
-from running.identity import INCIDENTAL
-from running.record import COLUMNS
-from running.signals import Signals
-from running.watch import read_status
-from sweeping import process
-from sweeping.estimate import STARTING, epochs_made, in_words
-from sweeping.grid import expand
-from sweeping.local import Local, cores
-from sweeping.options import read_command_line
-from sweeping.progress import Progress
-from sweeping.runs import Run, list_runs
-from sweeping.schedule import Schedule
-from sweeping.sweep import grids
-from sweeping.tuning import list_cells
 
 assert_refused = partial(conftest.assert_refused, absent="results")
 
@@ -376,7 +376,7 @@ def test_a_results_folder_that_cannot_be_written_is_refused(sweep_here, tmp_path
 
 
 def test_ray_that_is_not_installed(sweep_here, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.startswith("sweeping.r")]:
+    for name in [name for name in sys.modules if name.startswith("engine.sweep.r")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "ray", None)
     outcome = sweep_here("--seed", 1, "--ray")
@@ -520,7 +520,7 @@ def test_failed_runs_are_reported_and_do_not_stop_the_others(sweep_here, stand_i
 
 @pytest.mark.parametrize("jobs, threads", [(1, 12), (2, 6), (5, 2), (12, 1), (40, 1)])
 def test_jobs_share_the_cores(jobs: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sweeping.local.cores", lambda: 12)
+    monkeypatch.setattr("engine.sweep.local.cores", lambda: 12)
     assert Local(jobs).threads == threads
 
 
@@ -737,8 +737,8 @@ def test_files_of_scores_are_made_first(
     earlier = runs_of(*first[1:])
     folders = [str(run.path) for run in earlier]
     assert [run.settings["validation"] for run in earlier] == [None, 25000]
-    assert scores[:3] == ["-m", "methods.scores", folders[0]]
-    assert losses[:3] == ["-m", "methods.scores", folders[1]]
+    assert scores[:3] == ["-m", "engine.scores", folders[0]]
+    assert losses[:3] == ["-m", "engine.scores", folders[1]]
     assert sweeping[-2:] == ["--shard", "1/1"]
     runs = runs_of(*sweeping[1:])
     assert len(runs) == PARTS[part]
@@ -778,7 +778,7 @@ def test_the_examples_are_listed() -> None:
 
 
 def test_the_published_grid_is_the_published_commands() -> None:
-    runs = runs_of("--grid", str(ROOT / "sweeping/published.toml"))
+    runs = runs_of("--grid", str(ROOT / "configs/published.toml"))
     published = [vars(parse(shlex.split(command))[0]) for command in COMMANDS.values()]
     assert [{**run.settings, "checkpoint_every": None} for run in runs] == [
         {**settings, "checkpoint_every": None} for settings in published

@@ -14,10 +14,10 @@ import pytest
 from conftest import Completed
 
 import sweep
+from engine.board import EVENTS
+from engine.run_folder import COLUMNS
+from engine.sweep.runs import Run, read_run
 from methods.scores import ScoreFile
-from running.board import EVENTS
-from running.record import COLUMNS
-from sweeping.runs import Run, read_run
 
 assert_refused = partial(conftest.assert_refused, absent="results")
 
@@ -48,7 +48,7 @@ def test_runs_that_must_fail_are_not_started(words: str, fragments: list, sweep_
 
 
 def test_a_set_of_data_is_read_once(sweep_here, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sweeping import checks
+    from engine.sweep import checks
 
     loads = []
 

@@ -16,8 +16,8 @@ from conftest import ROOT
 from test_command_line import CPU
 from test_durability import has_checkpoint, wait_until
 
-from running.identity import commit
-from running.watch import read_status
+from engine.identity import commit
+from engine.watch import read_status
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
@@ -27,8 +27,8 @@ SEEDS = (1, 2, 3, 4)
 GRID = ("--seed", *SEEDS, "--epochs", 40, "--budget", 0.5, *CPU)
 #: sweep.py, but for how often it is sent checkpoints: here as soon as they are written.
 SWEEP = """
-import sys, sweep, sweeping.ray_cluster
-sweeping.ray_cluster.POST_EVERY = 0
+import sys, sweep, engine.sweep.ray_cluster
+engine.sweep.ray_cluster.POST_EVERY = 0
 sys.exit(sweep.main(sys.argv[1:]))
 """
 
@@ -122,7 +122,7 @@ def test_a_sweep_survives_the_loss_of_a_node_and_being_stopped(cluster, tmp_path
 
 
 def test_nodes_get_all_of_the_code() -> None:
-    from sweeping.ray_connection import sources
+    from engine.sweep.ray_connection import sources
 
     listed = subprocess.run(
         ["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True

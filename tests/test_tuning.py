@@ -13,9 +13,9 @@ import pytest
 from conftest import Completed
 
 import sweep
-from commandline.settings import parse
+from engine.config import parse
+from engine.sweep import process
 from plots.runs import read_runs
-from sweeping import process
 
 assert_refused = partial(conftest.assert_refused, absent="results")
 

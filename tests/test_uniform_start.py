@@ -7,14 +7,14 @@ import torch
 from test_methods import make_dataset, make_method, make_task, make_trainer, saved_and_loaded
 from torch import Tensor
 
-from commandline.settings import parse
+from engine.build import create_method
+from engine.config import parse
+from engine.config_file import check_options
+from engine.sweep.runs import name_of
+from engine.trainer import Trainer
 from errors import UsageError
 from methods import METHODS, Method, OptionError, Selecting, Task
 from methods.scores import Recording
-from running.assembly import create_method
-from running.config import check_options
-from sweeping.runs import name_of
-from training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -1,6 +1,6 @@
 """A number per training image, found in earlier runs and kept in a file for later ones.
 
-python -m methods.scores RUN [RUN ...] --score NAME[,NAME ...] --out FILE
+python -m engine.scores RUN [RUN ...] --score NAME[,NAME ...] --out FILE
 """
 
 from .covering import k_center

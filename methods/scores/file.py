@@ -18,7 +18,7 @@ from ..base import OptionError, Task
 
 FORMAT = 1  # of a file's contents; another one is refused
 SCORES = ("forgetting", "el2n", "grand", "k-center", "irreducible-loss")
-HOW = "python -m methods.scores RUN --score NAME --out FILE"
+HOW = "python -m engine.scores RUN --score NAME --out FILE"
 MOST_BYTES = 2**30  # of a score file and what it unpacks to: 50 million images and 5 scores
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from augmentations import AUGMENTATIONS, Augmentation
-from commandline.flags import require_options
 from data import (
     DATASETS,
     Dataset,
@@ -23,7 +22,8 @@ from errors import UsageError
 from methods import METHODS, Method, OptionError, Task
 from methods.scores import Recording
 from methods.scores.file import HOW
-from training.budget import (
+
+from .budget import (
     TRAINING_COST,
     Budget,
     linear_rate,
@@ -31,11 +31,12 @@ from training.budget import (
     steps_per_epoch,
     subset_size,
 )
-from training.distributed import ALONE, World
-from training.models import create_model
-from training.network import Network, choose_precision
-from training.stream import Stream
-from training.trainer import Trainer
+from .distributed import ALONE, World
+from .flags import require_options
+from .loader import Stream
+from .models import create_model
+from .network import Network, choose_precision
+from .trainer import Trainer
 
 METHOD_SEED = 2  # keeps a method's draws apart from those of the stream, which uses 0 and 1
 

@@ -10,10 +10,9 @@ from data import DATASETS
 from errors import UsageError
 from methods import METHODS
 from methods.scores import RECORDED
-from training.cadence import Cadence
-from training.models import RESNETS
 
 from . import published
+from .cadence import Cadence
 from .flags import (
     HelpFormatter,
     Parser,
@@ -25,6 +24,7 @@ from .flags import (
     take_options,
     unknown_flag,
 )
+from .models import RESNETS
 
 STUDY = "Arazo et al. 2021"
 GAMMA = 0.1

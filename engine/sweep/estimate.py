@@ -9,11 +9,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from running.config import BadRun, read_config
-from running.record import TRAINING_SECONDS
-from running.watch import read_status
-from training.budget import subset_size
-
+from ..budget import subset_size
+from ..config_file import BadRun, read_config
+from ..run_folder import TRAINING_SECONDS
+from ..watch import read_status
 from .runs import Run
 
 STARTING = 5.0  # seconds that a run takes to import PyTorch and to read its data

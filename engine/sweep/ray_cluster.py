@@ -11,10 +11,10 @@ from ray.exceptions import RayActorError, RayError, RayTaskError, TaskCancelledE
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from errors import Failed
-from running import checkpoint
-from running.record import RunFolder
-from running.watch import write_status
 
+from .. import checkpoint
+from ..run_folder import RunFolder
+from ..watch import write_status
 from .process import LOG
 from .ray_connection import connect, warn_if_too_large
 from .remote import Files, Mailbox, make_run, read_files

@@ -10,7 +10,8 @@ from contextlib import suppress
 import torch
 
 from errors import UsageError
-from training.distributed import ALONE, World
+
+from .distributed import ALONE, World
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of glibc's malloc.h
 

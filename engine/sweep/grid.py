@@ -8,11 +8,11 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from commandline import settings
-from commandline.flags import unknown_flag
-from commandline.published import canonical
 from errors import UsageError
 
+from .. import config as settings
+from ..flags import unknown_flag
+from ..published import canonical
 from . import options
 
 Words = tuple[str, ...]  # a part of a command line of train.py

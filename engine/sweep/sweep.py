@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from errors import Interrupted, UsageError, say
-from running.signals import Signals
 
+from ..signals import Signals
 from .checks import check_runs
 from .estimate import Estimator, in_words
 from .finished import add_boards, lacks_scores

@@ -13,17 +13,17 @@ from tqdm import tqdm
 
 from errors import Interrupted, UsageError, say
 from methods import __version__
-from training.cadence import passed
-from training.distributed import World, find_world
-from training.trainer import Trainer
 
 from . import checkpoint
-from .assembly import build, load_dataset
 from .board import Board
+from .build import build, load_dataset
+from .cadence import passed
+from .distributed import World, find_world
 from .identity import describe, identity
 from .machine import find_device, set_up_torch
-from .record import COLUMNS, ENDED, SCORES_FILE, RunFolder
+from .run_folder import COLUMNS, ENDED, SCORES_FILE, RunFolder
 from .signals import Signals
+from .trainer import Trainer
 
 
 def run(settings: argparse.Namespace) -> None:

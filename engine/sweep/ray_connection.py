@@ -11,9 +11,10 @@ from pathlib import Path
 import ray
 
 from errors import UsageError
-from running.identity import commit
 
-ROOT = Path(__file__).resolve().parent.parent
+from ..identity import commit
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def connect(address: str) -> None:

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from augmentations import AUGMENTATIONS
-from commandline.flags import number, one_of, options_of, quoted
-from commandline.settings import build_parser, parse
 from methods import METHODS
+
+from .config import build_parser, parse
+from .flags import number, one_of, options_of, quoted
 
 #: Settings that every version wrote. Of the others an older version may have had none.
 ALWAYS = {"dataset", "model", "method", "augmentation", "budget", "epochs", "seed"}

@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 
 from methods import __version__
-from training.trainer import Trainer
+
+from .trainer import Trainer
 
 #: Settings that say where and how a run is made, not what it computes.
 INCIDENTAL = {

@@ -12,18 +12,18 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from commandline.flags import Parser, several_of
 from data import held_out
 from errors import UsageError, exit_status_of
-from running.assembly import split
-from running.finished import FinishedRun
-from running.identity import consequential
-from running.machine import find_device
-from running.record import write_whole
+from methods.scores.covering import k_center
+from methods.scores.file import SCORES, ScoreFile, digest
+from methods.scores.formulas import el2n, grand
 
-from .covering import k_center
-from .file import SCORES, ScoreFile, digest
-from .formulas import el2n, grand
+from .build import split
+from .finished import FinishedRun
+from .flags import Parser, several_of
+from .identity import consequential
+from .machine import find_device
+from .run_folder import write_whole
 
 EPILOG = """\
 scores:
@@ -39,7 +39,7 @@ A score is the mean over the runs that have one of the image. k-center, an order
 
 def build_parser() -> Parser:
     parser = Parser(
-        prog="python -m methods.scores",
+        prog="python -m engine.scores",
         description=__doc__,
         epilog=EPILOG,
         formatter_class=RawDescriptionHelpFormatter,
@@ -190,7 +190,7 @@ def main(arguments: list[str]) -> int:
         write_whole(out, file.to_bytes())
         return 0
 
-    return exit_status_of("python -m methods.scores", work)
+    return exit_status_of("python -m engine.scores", work)
 
 
 if __name__ == "__main__":

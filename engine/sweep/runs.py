@@ -10,14 +10,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from commandline.flags import options_before, require_options
-from commandline.settings import parse
 from errors import UsageError
 from methods import METHODS
-from running.config import BadRun, read_config
-from running.identity import INCIDENTAL, consequential
-from running.record import RunFolder
 
+from ..config import parse
+from ..config_file import BadRun, read_config
+from ..flags import options_before, require_options
+from ..identity import INCIDENTAL, consequential
+from ..run_folder import RunFolder
 from .grid import Words
 
 #: What train.py's default name of a run says.

@@ -16,12 +16,12 @@ from augmentations.geometry import normalise
 from data import Dataset, Rows
 from errors import UsageError
 from methods.scores import ScoreFile, digest
-from training.models import classifier_of, create_model
-from training.parts import Parts
 
-from .assembly import load_dataset
-from .config import BadRun, read_config
-from .record import SCORES_FILE
+from .build import load_dataset
+from .config_file import BadRun, read_config
+from .models import classifier_of, create_model
+from .parts import Parts
+from .run_folder import SCORES_FILE
 from .watch import read_status
 
 

@@ -15,20 +15,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from commandline.settings import OPTIMIZER
 from data import Dataset
-from running.assembly import (
+
+from ..board import Board
+from ..build import (
     create_augmentation,
     create_budget,
     create_method,
     load_dataset,
     task_of,
 )
-from running.board import Board
-from running.identity import INCIDENTAL
-from running.machine import check_device, find_device
-from training.models import create_model
-
+from ..config import OPTIMIZER
+from ..identity import INCIDENTAL
+from ..machine import check_device, find_device
+from ..models import create_model
 from .runs import Run
 
 #: Settings that have no part in a run's data.

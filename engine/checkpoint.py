@@ -13,7 +13,7 @@ from torch import Tensor
 
 from errors import UsageError
 
-from .record import RunFolder
+from .run_folder import RunFolder
 from .watch import CHECKPOINT, settle
 
 FORMAT = 3  # of the checkpoint's contents; another one is refused

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 from errors import UsageError
 from methods.scores import ScoreFile
-from running.board import EVENTS, Board
-from running.record import SCORES_FILE
 
+from ..board import EVENTS, Board
+from ..run_folder import SCORES_FILE
 from .runs import Run
 
 

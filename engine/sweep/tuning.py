@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from commandline.flags import unknown_flag
-from commandline.settings import OPTIMIZER, build_parser, parse, tunable_flags
 from errors import UsageError
-from running.record import ENDED, TUNING
 
+from ..config import OPTIMIZER, build_parser, parse, tunable_flags
+from ..flags import unknown_flag
+from ..run_folder import ENDED, TUNING
 from .estimate import DAMAGES, last_row
 from .grid import Grid, Words, expand, grid_of_words
 from .runs import Run, each_once, flatten, read_run

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from . import child
 
-TRAIN = Path(__file__).resolve().parent.parent / "train.py"
+TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 LOG = "log.txt"  # in the run's folder: what train.py printed
 HEADER = "--- "  # begins the line of the log that says what is started
 SHOWN = 5  # lines of a log

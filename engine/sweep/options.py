@@ -7,9 +7,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from commandline.flags import HelpFormatter, Parser, number
-from commandline.published import canonical
 from errors import UsageError
+
+from ..flags import HelpFormatter, Parser, number
+from ..published import canonical
 
 DESCRIPTION = """\
 Make every run of a grid: give any flags of train.py (python train.py --help lists them), each

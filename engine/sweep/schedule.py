@@ -6,8 +6,7 @@ import time
 from collections.abc import Collection, Iterable
 from typing import Protocol
 
-from running.signals import Signals
-
+from ..signals import Signals
 from .progress import Progress
 from .runs import Run
 

@@ -17,8 +17,8 @@ from methods import Batch, Method
 from .budget import TRAINING_COST, Budget
 from .clock import Clock
 from .images import place
+from .loader import Stream
 from .network import Network
-from .stream import Stream
 
 DROPOUT = 3  # keeps its draws apart from those of the stream and of the method, which use 0 to 2
 

@@ -1,1 +1,0 @@
-"""The flags of train.py, their aliases and checks."""

@@ -1,1 +1,0 @@
-"""One run: its parts, its device, its folder, what survives of it."""
