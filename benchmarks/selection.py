@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from engine.flags import number
+from engine.values import number
 from methods import METHODS, Batch, Method, SelectiveBackpropSelector, Task
 from methods.drawing import draw_without_replacement
 
