@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .base import Augmentation, Mixed
+from budgetbench.mixing import Mixed
+
+from .base import Augmentation
 
 
 class Cutout(Augmentation):

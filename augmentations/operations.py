@@ -22,7 +22,7 @@ class Operation(NamedTuple):
     """`apply(images, amounts)`: uint8 [k, c, h, w] and float64 [k] to changed images."""
 
     apply: Callable[[Tensor, Tensor], Tensor]
-    signed: bool = False  # whether a fair coin turns the amount's sign
+    signed: bool = False  # whether the amount's sign is random
 
 
 @cache

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from budgetbench import HardnessWeightedSampler
+from budgetbench.hardness_weighted import CLIP, FLOOR
 from engine.flags import HelpFormatter, number
 from engine.machine import find_device
 from errors import UsageError
-from methods import HardnessWeightedSampler
-from methods.dro import CLIP, FLOOR
 
 from .pipeline import machine
 

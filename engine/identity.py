@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from methods import __version__
+from budgetbench import __version__
 
 from .trainer import Trainer
 

@@ -110,7 +110,7 @@ class Method(nn.Module):
         return torch.randperm(n, generator=self.rng, device=self.task.device)
 
     def in_batches(self, index: Tensor) -> Tensor:
-        """Cut indices [n] in whole batches [n // B, B]; the ragged end is dropped."""
+        """Cut indices [n] in whole batches [n // B, B]; a last incomplete one is dropped."""
         size = self.task.batch_size
         return index[: len(index) // size * size].view(-1, size)
 

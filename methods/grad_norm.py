@@ -8,6 +8,8 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from budgetbench import el2n
+
 from .base import Selecting, Task
 from .batch import Batch
 from .passes import Passes
@@ -22,7 +24,7 @@ def gradient_norms(logits: Tensor, targets: Tensor) -> Tensor:
     Times a constant they bound the gradients in all parameters from above (Katharopoulos &
     Fleuret 2018, eq. 20).
     """
-    norms = (logits.float().softmax(1) - targets).norm(dim=1)
+    norms = el2n(logits, targets)
     return norms.clamp(min=torch.finfo(norms.dtype).tiny)  # all zero would have no proportions
 
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from budgetbench import el2n
+
 from ..base import Method
 from ..batch import Batch
 from .file import ScoreFile, digest
-from .formulas import el2n
 
 RECORDED = ("forgetting", "el2n")
 
