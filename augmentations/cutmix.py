@@ -28,7 +28,7 @@ class CutMix(Augmentation):
             float,
             dict(
                 above=0,
-                help="cutmix: both parameters of the Beta distribution of shares (Yun et al. 2019)",
+                help="cutmix: both parameters of the Beta distribution (Yun et al. 2019)",
             ),
         ] = 1.0,
     ):

@@ -56,7 +56,7 @@ class Cutout(Augmentation):
 
 
 def covered(side: int, size: int, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Which pixels along a side [count, side] lie in squares about random centres."""
+    """Pixels along a side that lie in squares about random centres: bool [count, side]."""
     first = rng.integers(side, size=(count, 1)) - size // 2
     pixels = np.arange(side)
     return (first <= pixels) & (pixels < first + size)

@@ -56,7 +56,7 @@ def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 def scale_and_shift(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
-    """What `rescale` normalises by, from mean and std per channel: both [c, 1, 1]."""
+    """Arguments of `rescale` that normalise, from mean and std per channel: both [c, 1, 1]."""
     return (1 / (255 * std)).view(-1, 1, 1), (mean / std).view(-1, 1, 1)
 
 

@@ -13,7 +13,7 @@ from .base import Augmentation
 
 ALPHA = dict(
     above=0,
-    help="mixup, ricap: both parameters of the Beta distribution of shares; small values mix "
+    help="mixup, ricap: both parameters of the Beta distribution; small values mix "
     "little (Arazo et al. 2021)",
 )
 

@@ -21,7 +21,8 @@ class HardnessWeightedSampler(BatchSampler):
 
     Fidon et al. 2022, "Distributionally Robust Deep Learning using Hardness Weighted Sampling",
     Algorithm 1. The stale loss of an image is the one of its last visit (or, with momentum, a
-    moving mean). beta = 0 is uniform sampling, beta -> infinity trains on the worst case.
+    moving mean): to know all losses as they are now, every step would take a forward pass of all
+    images. beta = 0 is uniform sampling, beta -> infinity trains on the worst case.
 
     The published sampler floors probabilities at 1e-4 / N; here they are mixed with that much
     of the uniform distribution, (p + 1e-4 / N) / (1 + 1e-4). For the first image of a batch that
@@ -145,7 +146,7 @@ class HardnessWeightedSampler(BatchSampler):
             ValueError: for losses that are not one per image or, on a CPU, not finite, and for
                 indices outside the data set.
         """
-        index, losses = self.checked(indices, losses)
+        index, losses = self.check(indices, losses)
         if self.replacement:
             same = (index[:, None] == index).float()
             losses = same @ losses / same.sum(1)
@@ -170,7 +171,7 @@ class HardnessWeightedSampler(BatchSampler):
         in the softmax would change if it knew their losses of now; multiply these with it. Ask
         before `update`, which makes the losses stale ones.
         """
-        index, losses = self.matched(indices, losses)
+        index, losses = self.match(indices, losses)
         try:
             return self.weigh(index, losses, clip)
         except IndexError:

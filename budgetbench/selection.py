@@ -196,7 +196,7 @@ def cvar_weights(losses: Tensor, alpha: float) -> Tensor:
     tensor(3.5000)
     """
     if not 0 < alpha <= 1:
-        raise ValueError(f"alpha {alpha}: give a share above 0, at most 1")
+        raise ValueError(f"alpha {alpha}: give a fraction above 0, at most 1")
     order = per_image(losses.detach()).argsort(descending=True, stable=True)
     places = torch.arange(len(order), device=order.device)
     weights = (alpha * len(order) - places).clamp(0, 1) / alpha

@@ -91,7 +91,7 @@ class PSGDSampler(BatchSampler):
             ValueError: for values that are not one per image or, on a CPU, not finite, and for
                 indices outside the data set.
         """
-        self.record(*self.checked(indices, probabilities))
+        self.record(*self.check(indices, probabilities))
         self.count_update()
 
     def record(self, index: Tensor, probability: Tensor) -> None:
@@ -101,7 +101,7 @@ class PSGDSampler(BatchSampler):
 
 
 class CSGDSampler(PSGDSampler):
-    """As `PSGDSampler`, for images whose running mean error a leaves the network undecided.
+    """A `PSGDSampler` that favours images whose running mean error a leaves the network undecided.
 
     Importance is a * (1 - a) (Chang et al. 2017). An unvisited image takes the highest such
     importance; the published code takes the highest a instead, whose a * (1 - a) is near zero.

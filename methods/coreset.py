@@ -96,7 +96,7 @@ class Coreset(RandomSubset):
 
 
 def proportional(counts: np.ndarray, size: int) -> np.ndarray:
-    """Share out `size` places in proportion to counts [C], by largest remainders: int64 [C]."""
+    """Distribute `size` places in proportion to counts [C], by largest remainders: int64 [C]."""
     places, remainders = np.divmod(size * counts, counts.sum())
     more = np.argsort(-remainders, kind="stable")[: size - places.sum()]
     places[more] += 1

@@ -13,7 +13,7 @@ from .batch import Batch
 
 
 class CVaR(Selecting):
-    """Plain SGD's batches, of each of which only the worst share alpha of the losses counts.
+    """Plain SGD's batches, of each of which only the worst fraction alpha of the losses counts.
 
     Levy et al. 2020, "Large-Scale Methods for Distributionally Robust Optimization", the
     mini-batch estimator of section 3: each step follows the gradient of its own batch's CVaR, see
@@ -33,7 +33,7 @@ class CVaR(Selecting):
             dict(
                 above=0,
                 high=1,
-                help="cvar: share of each batch, its worst losses, that is trained on; 1 is SGD "
+                help="cvar: fraction of each batch, its worst losses, that is trained on; 1 is SGD "
                 "(Levy et al. 2020)",
             ),
         ] = 0.5,

@@ -29,7 +29,7 @@ def gradient_norms(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 class GradNorm(Selecting):
-    """Of n = m * B scored candidates, B drawn with replacement by their gradient norms.
+    """B of n = m * B scored candidates, drawn with replacement by their gradient norms.
 
     Katharopoulos & Fleuret 2018, "Not All Samples Are Created Equal: Deep Learning with Importance
     Sampling", Algorithm 1. Probabilities p are proportional to `gradient_norms`, of the mixed

@@ -20,7 +20,7 @@ class InfoBatch(Selecting):
     section 2. An image's stale loss is the one of its last visit. The losses of images below the
     mean that are kept weigh 1 / (1 - r), so that the expected gradient of a pass is that of all
     images. r is at most 0.9, as in its code: no loss weighs more than 10. Passes that begin after a
-    share delta of the run are full ones.
+    fraction delta of the run are full ones.
 
     Departures: images are dropped by independent Bernoulli draws, as in the paper, where its code
     draws an exact number of them. One without a loss yet is always kept and not part of the mean;
@@ -49,7 +49,7 @@ class InfoBatch(Selecting):
             dict(
                 low=0,
                 high=1,
-                help="infobatch: share of the run after which passes are full ones (Qin et al. "
+                help="infobatch: fraction of the run after which passes are full ones (Qin et al. "
                 "2024)",
             ),
         ] = 0.875,

@@ -15,7 +15,7 @@ from .passes import Passes
 
 
 class OBFTF(Selecting):
-    """Of m * B candidates from full passes, the B whose mean loss is nearest to that of all.
+    """The B of m * B candidates from full passes whose mean loss is nearest to that of all.
 
     Dong et al. 2021, "One Backward from Ten Forward, Subsampling for Large-Scale Deep Learning":
     the subset is to stand for all candidates, and counts alike. The exact choice is an integer

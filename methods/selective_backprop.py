@@ -31,7 +31,7 @@ class SelectiveBackprop(Selecting):
                 low=0,
                 high=1e6,
                 help="selective-backprop: exponent of the percentile; default 1/budget - 1, "
-                "which keeps a share of `budget` (Jiang et al. 2019)",
+                "which keeps a fraction of `budget` (Jiang et al. 2019)",
             ),
         ] = None,
         uniform_epochs: UniformEpochs = None,
