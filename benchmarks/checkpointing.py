@@ -15,7 +15,7 @@ import torch
 
 from engine import checkpoint
 from engine.build import build, load_dataset
-from engine.config import parse
+from engine.flags import parse
 from engine.identity import identity
 from engine.run_folder import RunFolder
 from methods import METHODS

@@ -14,9 +14,9 @@ import torch
 
 from augmentations import AUGMENTATIONS
 from data import Dataset
-from engine.flags import number
 from engine.images import MappedImages
 from engine.loader import Stream
+from engine.values import number
 
 from .pipeline import BATCH_SIZE, machine
 

@@ -19,8 +19,8 @@ from torchvision import transforms
 
 from augmentations import AUGMENTATIONS
 from data import DATASETS, Dataset
-from engine.flags import number
 from engine.loader import Stream
+from engine.values import number
 
 BATCH_SIZE = 128
 BUDGET = 0.5  # share of the training set in a block that is drawn ahead
@@ -114,7 +114,7 @@ def stream_rate(stream: Stream, ahead: int | None, seconds: float) -> float:
 def load(folder: Path) -> tuple[Dataset, str]:
     """CIFAR-10 where it lies in `folder`, else random images of its shape; and what it is."""
     if (folder / "cifar-10-batches-py").is_dir():
-        return DATASETS["cifar10"](folder), "CIFAR-10"
+        return DATASETS["cifar10"].load(folder), "CIFAR-10"
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (50_000, 3, 32, 32), dtype=np.uint8)
     labels = rng.integers(0, 10, len(images))

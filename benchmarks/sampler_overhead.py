@@ -16,8 +16,9 @@ from torch import Tensor
 
 from budgetbench import HardnessWeightedSampler
 from budgetbench.hardness_weighted import CLIP, FLOOR
-from engine.flags import HelpFormatter, number
+from engine.flags import HelpFormatter
 from engine.machine import find_device
+from engine.values import number
 from errors import UsageError
 
 from .pipeline import machine

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from budgetbench import SelectiveBackpropSelector, draw_without_replacement
-from engine.flags import number
+from engine.values import number
 from methods import METHODS, Batch, Method, Task
 
 from .pipeline import machine

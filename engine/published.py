@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 
-from .flags import Parser, number, one_of
+from .flags import Parser
+from .values import Convert, number, one_of
 
 #: Names that the published study's train.py gives to the same flags.
 FLAGS = {
@@ -34,8 +36,10 @@ WITHOUT_EFFECT = {
 }
 #: Values of the published train.py and ours. CE, its default augmentation, is none beyond the
 #: standard one; at None, its default method, it stops with an error before it has a subset to draw.
-METHODS = {"selective_backpropagation": "selective-backprop", "None": "SGD"}
-AUGMENTATIONS = {"CE": "standard", "RICAP": "ricap"}
+VALUES = {
+    "method": {"selective_backpropagation": "selective-backprop", "None": "SGD"},
+    "augmentation": {"CE": "standard", "RICAP": "ricap"},
+}
 SCHEDULES = {"standard": "step"}
 
 
@@ -49,6 +53,11 @@ def add_flags(parser: Parser) -> None:
     schedules = one_of(["linear", "step"], SCHEDULES)
     parser.add_argument("--scheduler-type", type=schedules, **hidden)
     parser.add_argument("--c-sgd-warmup", type=number(int, low=0), **hidden)
+
+
+def with_aliases(convert: Convert, aliases: Mapping[str, str]) -> Convert:
+    """Return a converter that also takes other names for some values."""
+    return lambda text: convert(aliases.get(text, text))
 
 
 def canonical(word: str) -> str:

@@ -18,11 +18,12 @@ from errors import UsageError, exit_status_of
 from methods.scores.file import SCORES, ScoreFile, digest
 
 from .build import split
+from .config import consequential
 from .finished import FinishedRun
-from .flags import Parser, several_of
-from .identity import consequential
+from .flags import Parser
 from .machine import find_device
 from .run_folder import write_whole
+from .values import several_of
 
 EPILOG = """\
 scores:

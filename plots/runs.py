@@ -11,8 +11,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from engine.config_file import BadRun, Config, read_config
-from engine.flags import quoted
 from engine.run_folder import TRAINING_SECONDS, TUNING
+from engine.values import quoted
 from engine.watch import read_status
 from errors import UsageError
 
