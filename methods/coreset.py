@@ -15,8 +15,8 @@ from .scores.file import HOW, SCORES, read_score
 class RandomSubset(Method):
     """random-subset: full passes over one uniform subset of floor(b * N) images.
 
-    The baseline "Random" of Arazo et al. 2021. Each pass is in a fresh order, its ragged end
-    is dropped, and passes go on across epochs.
+    The baseline "Random" of Arazo et al. 2021. Each pass is in a fresh order, its last
+    incomplete batch is dropped, and passes go on across epochs.
     """
 
     def __init__(self, task: Task):
@@ -96,7 +96,7 @@ class Coreset(RandomSubset):
 
 
 def proportional(counts: np.ndarray, size: int) -> np.ndarray:
-    """Share out `size` places in proportion to counts [C], by largest remainders: int64 [C]."""
+    """Distribute `size` places in proportion to counts [C], by largest remainders: int64 [C]."""
     places, remainders = np.divmod(size * counts, counts.sum())
     more = np.argsort(-remainders, kind="stable")[: size - places.sum()]
     places[more] += 1

@@ -8,6 +8,8 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
+from budgetbench import el2n
+
 from .base import Selecting, Task
 from .batch import Batch
 from .passes import Passes
@@ -22,12 +24,12 @@ def gradient_norms(logits: Tensor, targets: Tensor) -> Tensor:
     Times a constant they bound the gradients in all parameters from above (Katharopoulos &
     Fleuret 2018, eq. 20).
     """
-    norms = (logits.float().softmax(1) - targets).norm(dim=1)
+    norms = el2n(logits, targets)
     return norms.clamp(min=torch.finfo(norms.dtype).tiny)  # all zero would have no proportions
 
 
 class GradNorm(Selecting):
-    """Of n = m * B scored candidates, B drawn with replacement by their gradient norms.
+    """B of n = m * B scored candidates, drawn with replacement by their gradient norms.
 
     Katharopoulos & Fleuret 2018, "Not All Samples Are Created Equal: Deep Learning with Importance
     Sampling", Algorithm 1. Probabilities p are proportional to `gradient_norms`, of the mixed

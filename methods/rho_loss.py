@@ -18,7 +18,7 @@ class RhoLoss(Selecting):
 
     Mindermann et al. 2022, "Prioritized Training on Points that are Learnable, Worth Learning, and
     Not Yet Learnt", Algorithm 1 and its n_b / n_B = 0.1. Candidates are full passes over the images
-    that have an irreducible loss, cut in blocks of n * B; the ragged end is dropped.
+    that have an irreducible loss, cut in blocks of n * B; a last incomplete one is dropped.
 
     The irreducible loss of an image is that under a network that was not trained on it, from a
     file made of another run, which held the image out by --validation (see `methods/scores`).

@@ -39,7 +39,7 @@ class ScoreFile:
 
     @property
     def cost(self) -> int | None:
-        """Of the runs that the scores come from, and of scoring, in forward passes of one image.
+        """Cost of the scores' runs and of scoring, in forward passes of one image.
 
         None where the file does not say, as those of older versions.
         """

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from budgetbench import el2n
+
 from ..base import Method
 from ..batch import Batch
 from .file import ScoreFile, digest
-from .formulas import el2n
 
 RECORDED = ("forgetting", "el2n")
 
@@ -84,7 +85,7 @@ class Recording(nn.Module):
         return values
 
     def file(self, source: dict) -> ScoreFile:
-        """What was recorded, as a file that names its source."""
+        """Return the recorded scores as a file that names its source."""
         values = {name: value.cpu().numpy() for name, value in self.values().items()}
         task = self.task
         return ScoreFile(task.dataset, digest(task.labels), values, [source], task.data_sha256)

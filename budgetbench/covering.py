@@ -29,6 +29,9 @@ def k_center(features: np.ndarray) -> np.ndarray:
 
     Raises:
         ValueError: for features that are NaN, infinite, or so large that their squares are.
+
+    >>> k_center(np.array([[0.0], [1.0], [2.0], [9.0]])).tolist()
+    [2, 3, 0, 1]
     """
     points = (features - features.mean(0)).astype(np.float32)
     squares = np.einsum("nd,nd->n", points, points)
