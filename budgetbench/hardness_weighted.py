@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,6 +52,8 @@ class HardnessWeightedSampler(BatchSampler):
     >>> len(sampler), sampler.hardest(5).shape
     (12, torch.Size([5]))
     """
+
+    losses: Tensor  # float32 [N], stale: of each image's last visit
 
     def __init__(
         self,
@@ -102,7 +105,7 @@ class HardnessWeightedSampler(BatchSampler):
         self.build_tree()
 
     @property
-    def stale(self) -> np.ndarray | Tensor:
+    def stale(self) -> Any:
         """The losses [N], as `native` gives them; writing to the array changes the buffer."""
         return self.native(self.losses)
 
@@ -155,12 +158,13 @@ class HardnessWeightedSampler(BatchSampler):
 
     def record(self, index: Tensor, losses: Tensor) -> None:
         """`update` without its checks: indices [b], losses [b] float32, on this device."""
-        index, losses, stale = self.native(index), self.native(losses), self.stale
+        index, stale = self.native(index), self.stale
+        new = self.native(losses)
         if self.momentum:
-            losses = self.momentum * stale[index] + (1 - self.momentum) * losses
-        stale[index] = losses
+            new = self.momentum * stale[index] + (1 - self.momentum) * new
+        stale[index] = new
         if self.tree is not None:
-            self.tree.update(index, self.beta * losses.astype(np.float64))
+            self.tree.update(index, self.beta * new.astype(np.float64))
 
     def importance_weights(
         self, indices: Tensor, losses: Tensor, clip: tuple[float, float] = CLIP
@@ -183,10 +187,10 @@ class HardnessWeightedSampler(BatchSampler):
         change *= self.beta * (1 - self.momentum)
         # Clipped before the exponential, which can then not overflow.
         low, high = (math.log(bound) if bound > 0 else -math.inf for bound in clip)
-        exp = torch.exp if self.tree is None else np.exp
+        exp: Any = torch.exp if self.tree is None else np.exp
         return torch.as_tensor(exp(change.clip(low, high)))
 
-    def native(self, tensor: Tensor) -> np.ndarray | Tensor:
+    def native(self, tensor: Tensor) -> Any:
         """On a CPU the tensor's memory as an array: NumPy is several times as quick on a batch."""
         return tensor if self.tree is None else tensor.numpy()
 

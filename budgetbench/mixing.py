@@ -50,10 +50,10 @@ class Mixed(NamedTuple):
         if self.sources is None:
             return targets
         # index_select, because indexing with [] costs several times as much.
-        return sum(
-            fraction * targets.index_select(0, source)
-            for source, fraction in zip(self.sources, self.fractions)
-        )
+        blended = torch.zeros_like(targets)
+        for source, fraction in zip(self.sources, self.fractions):
+            blended += fraction * targets.index_select(0, source)
+        return blended
 
 
 def mixup(

@@ -35,6 +35,8 @@ class SelectiveBackpropSelector(Sampler):
     torch.Size([8, 3, 8, 8]) torch.Size([8])
     """
 
+    history: Tensor  # float32 [HISTORY], the last losses; infinite where there is none yet
+
     HISTORY = 1024
 
     def __init__(

@@ -32,6 +32,9 @@ class PSGDSampler(BatchSampler):
     (3, 8)
     """
 
+    total: Tensor  # float32 [N], sum over visits of 1 - p(class)
+    visits: Tensor  # float32 [N]
+
     def __init__(
         self,
         num_samples: int,

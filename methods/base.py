@@ -65,7 +65,7 @@ class Method(nn.Module):
     num_candidates = 0  # images that `choose` has scored at once; none here
     uniform_steps = 0  # first steps of the run that are plain SGD's, see `Selecting`
     #: Of each option that names a file, the SHA-256 of what was read: a run is identified by this.
-    files: Mapping[str, str] = MappingProxyType({})
+    files: Mapping[str, str | None] = MappingProxyType({})
     #: Of the runs behind these files, in forward passes of one image; None where they do not say.
     scoring_cost: int | None = 0
 

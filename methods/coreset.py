@@ -19,6 +19,8 @@ class RandomSubset(Method):
     incomplete batch is dropped, and passes go on across epochs.
     """
 
+    subset: Tensor  # int64, the images of the run
+
     def __init__(self, task: Task):
         super().__init__(task)
         self.register_buffer("subset", self.select())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from torch import Tensor
 
@@ -37,7 +37,7 @@ class CVaR(Selecting):
                 "(Levy et al. 2020)",
             ),
         ] = 0.5,
-        **options: object,
+        **options: Any,
     ):
         super().__init__(task, **options)
         self.alpha = cvar_alpha

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -57,7 +57,7 @@ class HardnessWeighted(Selecting):
                 "[0.1, 10] (Fidon et al. 2022)",
             ),
         ] = False,
-        **options: object,
+        **options: Any,
     ):
         super().__init__(task, **options)
         self.importance = dro_importance

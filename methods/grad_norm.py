@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -48,6 +48,8 @@ class GradNorm(Selecting):
     nothing; scoring is in eval mode.
     """
 
+    tau: Tensor  # float32, running estimate of what scoring gains
+
     def __init__(
         self,
         task: Task,
@@ -71,7 +73,7 @@ class GradNorm(Selecting):
                 "but for the first 10 steps",
             ),
         ] = None,
-        **options: object,
+        **options: Any,
     ):
         super().__init__(task, **options)
         self.num_candidates = gradnorm_candidates * task.batch_size

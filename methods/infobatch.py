@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -31,6 +31,9 @@ class InfoBatch(Selecting):
     How many images are kept is read back from the device once per pass.
     """
 
+    losses: Tensor  # float32 [N], last known; NaN where there is none yet
+    mean: Tensor  # of the losses when the present pass was drawn
+
     def __init__(
         self,
         task: Task,
@@ -53,7 +56,7 @@ class InfoBatch(Selecting):
                 "2024)",
             ),
         ] = 0.875,
-        **options: object,
+        **options: Any,
     ):
         super().__init__(task, **options)
         self.ratio, self.delta = min(infobatch_ratio, 1 - LEAST_KEPT), infobatch_delta

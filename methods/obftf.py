@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 from torch import Tensor
 
@@ -37,7 +37,7 @@ class OBFTF(Selecting):
                 "(Dong et al. 2021)",
             ),
         ] = 10,
-        **options: object,
+        **options: Any,
     ):
         super().__init__(task, **options)
         self.num_candidates = obftf_candidates * task.batch_size

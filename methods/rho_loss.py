@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -34,6 +34,9 @@ class RhoLoss(Selecting):
     Of a mixed image the loss is that of its mixed target, the irreducible one its owner's.
     """
 
+    irreducible_losses: Tensor  # float32 [N]; NaN where an image has none
+    scored: Tensor  # int64, images that have one
+
     def __init__(
         self,
         task: Task,
@@ -56,7 +59,7 @@ class RhoLoss(Selecting):
                 help="rho-loss: batches scored for each one trained on (Mindermann et al. 2022)",
             ),
         ] = 10,
-        **options: object,
+        **options: Any,
     ):
         super().__init__(task, **options)
         values, file = read_score(task, "rho_file", rho_file, "irreducible-loss")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from torch import Tensor
 
@@ -40,7 +40,7 @@ class PSGD(Selecting, UnifSGD):
                 "0 turns it off (Chang et al. 2017)",
             ),
         ] = 1.0,
-        **options: object,
+        **options: Any,
     ):
         super().__init__(task, **options)
         self.sampler = self.SAMPLER(
