@@ -27,7 +27,7 @@ from .scores import el2n, grand
 from .selection import SelectiveBackpropSelector, cvar_weights, nearest_mean_subset
 from .subset import CSGDSampler, PSGDSampler
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "CSGDSampler",
