@@ -19,6 +19,7 @@ from methods import METHODS
 
 from .config import build_parser, parse
 from .flags import number, one_of, options_of, quoted
+from .status import find_file
 
 #: Settings that every version wrote. Of the others an older version may have had none.
 ALWAYS = {"dataset", "model", "method", "augmentation", "budget", "epochs", "seed"}
@@ -57,7 +58,7 @@ def read_config(folder: Path) -> Config:
     Raises:
         BadRun: naming the file, the key and what is wrong with it.
     """
-    path = folder / "config.json"
+    path = find_file(folder, "config.json")
     try:
         if path.exists() and not path.is_file():
             raise ValueError("not a file")

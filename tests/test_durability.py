@@ -21,7 +21,7 @@ from small_files import write_cifar10
 from benchmarks.crash import crash_table, differences
 from engine import checkpoint
 from engine.run_folder import RunFolder
-from engine.watch import read_status
+from engine.status import read_status
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parent.parent
