@@ -20,7 +20,7 @@ from errors import UsageError
 from methods import HardnessWeightedSampler
 from methods.dro import CLIP, FLOOR
 
-from .pipeline import machine
+from .ours import machine
 
 SECONDS = 4.0  # spent on each row of the table
 TURNS = 50  # iterations of ours for each of the plain one, which takes so much longer

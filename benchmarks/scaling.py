@@ -18,8 +18,7 @@ from engine.flags import HelpFormatter, Parser, number
 from engine.run_folder import TRAINING_SECONDS
 from errors import Failed, exit_status_of
 
-from .ours import PASSED_ON, print_table, split
-from .pipeline import machine
+from .ours import PASSED_ON, machine, print_table, split
 
 ROOT = Path(__file__).resolve().parent.parent
 
