@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
@@ -89,11 +90,16 @@ def lasting_output() -> Iterator[Output]:
         yield output
 
 
+speaks_flags = False  # whether a command line is at work, whose user knows settings as flags
+
+
 def exit_status_of(program: str, work: Callable[[], int]) -> int:
     """Do a program's work; an error is told in one line, and the exit status is its own.
 
     Paths that are wrong give 2; while a run goes on, its folder turns them into `Failed`, 1.
     """
+    global speaks_flags
+    speaks_flags = True
     with suppress(AttributeError):  # where it is none, or not a stream of text
         sys.stdout.reconfigure(errors="backslashreplace")  # for names that it cannot encode
     with lasting_output() as output:
@@ -127,12 +133,25 @@ def check_platform() -> None:
         ) from None
 
 
+def as_flags(text: str) -> str:
+    """Replace settings named in a text, `in_backticks`, by the flags that give them.
+
+    What a command line makes of messages, which name settings as they are in Python.
+    """
+    return re.sub(
+        r"`(\w+)(=False)?`",
+        lambda match: ("--no-" if match[2] else "--") + match[1].replace("_", "-"),
+        text,
+    )
+
+
 def say(text: str) -> None:
     """Tell the user something on standard error, in one line whatever is in it.
 
     Names of files may hold line breaks, control characters and bytes that are no UTF-8; they are
     written as escapes.
     """
+    text = as_flags(text) if speaks_flags else text
     line = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
     print(line, file=sys.stderr)
 

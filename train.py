@@ -11,8 +11,8 @@ def main(arguments: list[str]) -> int:
     """Make one run; the exit status is 0, or that of the error, which is told in one line."""
 
     def work() -> int:
-        from engine.config import parse
         from engine.driver import run
+        from engine.flags import parse
 
         settings, notes = parse(arguments)
         for note in notes if is_first_of_machine() else ():

@@ -24,7 +24,7 @@ import torch
 
 from augmentations import AUGMENTATIONS
 from engine.build import load_dataset
-from engine.config import parse
+from engine.flags import parse
 from engine.status import read_status
 from methods import METHODS
 

@@ -15,9 +15,10 @@ import numpy as np
 
 from data import Dataset
 from engine.build import load_dataset
-from engine.flags import HelpFormatter, Parser, number, one_of
+from engine.flags import HelpFormatter, Parser
 from engine.machine import find_device, set_up_torch
 from engine.run_folder import TRAINING_SECONDS, RunFolder
+from engine.values import number, one_of
 from errors import UsageError, exit_status_of
 
 from .ours import (

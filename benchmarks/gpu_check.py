@@ -29,12 +29,13 @@ from augmentations import AUGMENTATIONS
 from data import Dataset
 from engine.build import build, load_dataset
 from engine.checkpoint import CURRENT
-from engine.flags import HelpFormatter, Parser, number, one_of
+from engine.flags import HelpFormatter, Parser
 from engine.identity import commit
 from engine.loader import Stream
 from engine.machine import find_device, set_up_torch
 from engine.network import choose_precision
 from engine.trainer import Trainer
+from engine.values import number, one_of
 from errors import Failed, UsageError, exit_status_of
 from methods import METHODS
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from data import DATASETS, Dataset
 from engine.build import build
-from engine.config import parse
 from engine.driver import warm_up
+from engine.flags import parse
 from engine.machine import find_device, set_up_torch
 from engine.run_folder import TRAINING_SECONDS, RunFolder
 from engine.trainer import Trainer

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.flags import HelpFormatter, number
+from engine.flags import HelpFormatter
 from engine.machine import find_device
+from engine.values import number
 from errors import UsageError
 from methods import HardnessWeightedSampler
 from methods.dro import CLIP, FLOOR

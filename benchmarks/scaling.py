@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from engine.flags import HelpFormatter, Parser, number
+from engine.flags import HelpFormatter, Parser
 from engine.run_folder import TRAINING_SECONDS
+from engine.values import number
 from errors import Failed, exit_status_of
 
 from .ours import PASSED_ON, machine, print_table, split

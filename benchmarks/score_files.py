@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.flags import options_of
+from engine.options import options_of
 from methods import METHODS
 from methods.scores import ScoreFile, digest
 

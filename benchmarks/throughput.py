@@ -16,10 +16,11 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from data import Dataset
-from engine.flags import HelpFormatter, Parser, number, one_of
+from engine.flags import HelpFormatter, Parser
 from engine.machine import find_device, set_up_torch
 from engine.models import create_model
 from engine.trainer import Trainer
+from engine.values import number, one_of
 from errors import exit_status_of
 from methods import METHODS
 

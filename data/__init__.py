@@ -1,27 +1,39 @@
 """Data sets. To add one: one file here with a `load` and one line below."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from . import cifar, digits, fashion_mnist, folder, mini_imagenet, svhn
 from .corruption import long_tailed, with_label_noise
 from .dataset import Dataset, class_balanced_subset, held_out, hold_out
 from .rows import Rows
 
-#: Each takes the data folder and, by keyword, data_seed and image_size.
-DATASETS: dict[str, Callable[..., Dataset]] = {
-    "digits": digits.load,
-    "fashion-mnist": fashion_mnist.load,
-    "cifar10": cifar.load_cifar10,
-    "cifar100": cifar.load_cifar100,
-    "svhn": svhn.load,
-    "mini-imagenet": mini_imagenet.load,
-    "folder": folder.load,
+
+@dataclass(frozen=True)
+class Source:
+    """An entry of the registry: how to load a data set, and what a run takes by default."""
+
+    load: Callable[..., Dataset]  # of the data folder and, by keyword, data_seed and image_size
+    model: str = "resnet18"
+    epochs: int = 200
+    resizes: bool = False  # whether image_size may be given
+
+
+DATASETS: dict[str, Source] = {
+    "digits": Source(digits.load, model="resnet10-w16", epochs=50),
+    "fashion-mnist": Source(fashion_mnist.load),
+    "cifar10": Source(cifar.load_cifar10),
+    "cifar100": Source(cifar.load_cifar100),
+    "svhn": Source(svhn.load),
+    "mini-imagenet": Source(mini_imagenet.load),
+    "folder": Source(folder.load, resizes=True),
 }
 
 __all__ = [
     "DATASETS",
     "Dataset",
     "Rows",
+    "Source",
     "class_balanced_subset",
     "held_out",
     "hold_out",

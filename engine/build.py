@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from functools import partial
 from pathlib import Path
 
@@ -31,18 +30,19 @@ from .budget import (
     steps_per_epoch,
     subset_size,
 )
+from .config import RunConfig
 from .distributed import ALONE, World
-from .flags import require_options
 from .loader import Stream
 from .models import create_model
 from .network import Network, choose_precision
+from .options import require_options
 from .trainer import Trainer
 
 METHOD_SEED = 2  # keeps a method's draws apart from those of the stream, which uses 0 and 1
 
 
 def build(
-    settings: argparse.Namespace, dataset: Dataset, device: torch.device, world: World = ALONE
+    settings: RunConfig, dataset: Dataset, device: torch.device, world: World = ALONE
 ) -> Trainer:
     """The trainer of a run that is at its start."""
     world.check_batch_size(settings.batch_size)
@@ -83,7 +83,7 @@ def build(
     )
 
 
-def task_of(settings: argparse.Namespace, dataset: Dataset, device: torch.device) -> Task:
+def task_of(settings: RunConfig, dataset: Dataset, device: torch.device) -> Task:
     """What the run's method may know; a UsageError where the budget is less than one step."""
     n = len(dataset.train_labels)
     per_epoch = steps_per_epoch(settings.budget, n, settings.batch_size)
@@ -104,7 +104,7 @@ def task_of(settings: argparse.Namespace, dataset: Dataset, device: torch.device
     )
 
 
-def create_augmentation(settings: argparse.Namespace, height: int, width: int) -> Augmentation:
+def create_augmentation(settings: RunConfig, height: int, width: int) -> Augmentation:
     """The run's augmentation; a UsageError where it does not fit images of that size."""
     augmentation = AUGMENTATIONS[settings.augmentation](**settings.augmentation_options)
     try:
@@ -114,7 +114,7 @@ def create_augmentation(settings: argparse.Namespace, height: int, width: int) -
     return augmentation
 
 
-def create_method(settings: argparse.Namespace, task: Task) -> Method:
+def create_method(settings: RunConfig, task: Task) -> Method:
     """The run's method, with notes on what its training passes show if these are wanted."""
     constructor, options = METHODS[settings.method], settings.method_options
     require_options(constructor, options)
@@ -128,7 +128,7 @@ def create_method(settings: argparse.Namespace, task: Task) -> Method:
     return method
 
 
-def create_budget(settings: argparse.Namespace, method: Method) -> Budget:
+def create_budget(settings: RunConfig, method: Method) -> Budget:
     """The run's budget, less what earlier runs have spent of it where that is to be counted."""
     task = method.task
     sizes = (task.steps_per_epoch, task.epochs, task.batch_size, settings.compute_budget)
@@ -150,8 +150,8 @@ def create_budget(settings: argparse.Namespace, method: Method) -> Budget:
     return Budget(*sizes, paid_before=cost)
 
 
-def load_dataset(settings: argparse.Namespace) -> Dataset:
-    dataset = DATASETS[settings.dataset](
+def load_dataset(settings: RunConfig) -> Dataset:
+    dataset = DATASETS[settings.dataset].load(
         Path(settings.data_dir), data_seed=settings.data_seed, image_size=settings.image_size
     )
     classes = len(dataset.classes)
@@ -171,7 +171,7 @@ def load_dataset(settings: argparse.Namespace) -> Dataset:
     return hold_out(dataset, **split(settings)) if settings.validation else dataset
 
 
-def split(settings: argparse.Namespace) -> dict:
+def split(settings: RunConfig) -> dict:
     """What `hold_out` and `held_out` take to make the split of a run with --validation."""
     return dict(
         count=settings.validation,

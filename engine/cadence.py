@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 import time
 
@@ -21,7 +20,7 @@ class Cadence:
     def __init__(self, text: str):
         match = re.fullmatch(r"([1-9][0-9]{0,8}) *(?:(epoch|step|minute)s?)?", text.strip())
         if not match:
-            raise argparse.ArgumentTypeError(
+            raise ValueError(
                 f"{text!r} is not a number of epochs, such as 2, nor like 500steps or 10minutes"
             )
         self.text, self.count, self.unit = text, int(match[1]), match[2] or "epoch"

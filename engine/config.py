@@ -1,9 +1,19 @@
-"""The command line: every setting of a run, its default, unit and source."""
+"""The configuration of a run: every setting with its default, unit and source, said once.
+
+Flags, `--help`, config.json, a run's identity and a sweep's checks are made from these fields.
+Texts name a setting in backticks; a command line shows its flag instead.
+"""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
+import dataclasses
+import functools
+import json
+import os
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from augmentations import AUGMENTATIONS
 from data import DATASETS
@@ -11,435 +21,545 @@ from errors import UsageError
 from methods import METHODS
 from methods.scores import RECORDED
 
-from . import published
 from .cadence import Cadence
-from .flags import (
-    HelpFormatter,
-    Parser,
-    add_options,
-    number,
-    one_of,
-    options_of,
-    several_of,
-    take_options,
-    unknown_flag,
-)
 from .models import RESNETS
+from .options import options_of, plain_kind
+from .values import Convert, converter, quoted
 
 STUDY = "Arazo et al. 2021"
 GAMMA = 0.1
+RECORD_EPOCHS = 10
+SEED = dict(low=0, high=2**32 - 1)
+
+TASK = "what is trained"
+OPTIMIZER = "budget and optimizer (SGD)"
+RUN = "where and how it runs"
 
 
-OPTIMIZER = ("lr", "momentum", "weight-decay", "batch-size", "schedule", "milestones", "gamma")
+def setting(default: object, help_: str, group: str, **facts: Any) -> Any:
+    """Declare a setting.
+
+    Args:
+        default: its value unless given; None where that depends on others, as `help_` then says.
+        help_: what it is, its unit and its source.
+        group: title under which the help lists it.
+        facts: bounds and choices, see `values.converter`; `metavar` in the help; `optional_value`
+            of a flag without value; `of_data` for what decides which images there are; `tunable`
+            for what may be tuned for each method apart; `where` for what says where or how a run
+            is made and not what it computes.
+    """
+    return field(default=default, metadata=dict(help=help_, group=group, **facts))
 
 
-def tunable_flags() -> list[str]:
-    """Flags, without dashes, whose values a method may be tuned by: they leave its task alone."""
+def tunable_settings() -> list[str]:
+    """Return what a method may be tuned by: the optimizer's settings, and options with a value."""
     options = {
         name: None
         for cls in (*METHODS.values(), *AUGMENTATIONS.values())
         for name, (kind, _, facts) in options_of(cls).items()
         if kind is not bool and "needed" not in facts
     }
-    return [*OPTIMIZER, *(name.replace("_", "-") for name in options)]
+    return [*settings_with("tunable"), *options]
 
 
-def build_parser() -> Parser:
-    parser = Parser(
-        prog="train.py",
-        description="Train a network on images under a budget of iterations and log its accuracy "
-        "curve to RESULTS_DIR/EXPERIMENT_NAME/curve.csv. Without arguments: a small network on "
-        "scikit-learn's digits, which needs no download.",
-        epilog="The flags of the published study's train.py (--epoch, --wd, --num_classes, ...) "
-        "are accepted too.",
-        formatter_class=HelpFormatter,
-        allow_abbrev=False,
-    )
-    add_task_flags(parser)
-    add_optimizer_flags(parser)
-    add_options(parser, "options of methods", METHODS.values())
-    add_options(parser, "options of augmentations", AUGMENTATIONS.values())
-    add_run_flags(parser)
-    published.add_flags(parser)
-    return parser
+def cadence_text(text: str) -> str:
+    """Check how often checkpoints are to be written; a ValueError says what is wrong."""
+    return Cadence(text).text
 
 
-def add_task_flags(parser: Parser) -> None:
-    group = parser.add_argument_group("what is trained")
-    choice = dict(metavar="NAME")
-    group.add_argument(
-        "--method",
-        type=one_of(METHODS, published.METHODS),
-        default="SGD",
-        help=f"how the budget is spent: {', '.join(METHODS)}",
-        **choice,
+@dataclass
+class RunConfig:
+    """All settings of a run.
+
+    Where the type allows no None, a default of None stands for what other settings decide;
+    `resolved` fills it in and checks all.
+    """
+
+    method: str = setting(
+        "SGD",
+        f"how the budget is spent: {', '.join(METHODS)}",
+        TASK,
+        choices=METHODS,
     )
-    group.add_argument(
-        "--augmentation",
-        type=one_of(AUGMENTATIONS, published.AUGMENTATIONS),
-        default="standard",
-        help=f"{', '.join(AUGMENTATIONS)}; randaugment's and trivialaugment's operations, ranges "
-        "and signs are torchvision's",
-        **choice,
+    augmentation: str = setting(
+        "standard",
+        f"{', '.join(AUGMENTATIONS)}; randaugment's and trivialaugment's operations, ranges and "
+        "signs are torchvision's",
+        TASK,
+        choices=AUGMENTATIONS,
     )
-    group.add_argument(
-        "--dataset",
-        type=one_of(DATASETS),
-        default="digits",
-        help=f"{', '.join(DATASETS)}; folder is DATA_DIR/train/CLASS/IMAGE and test/ or val/ alike",
-        **choice,
+    dataset: str = setting(
+        "digits",
+        f"{', '.join(DATASETS)}; folder is DATA_DIR/train/CLASS/IMAGE and test/ or val/ alike",
+        TASK,
+        choices=DATASETS,
+        of_data=True,
     )
-    group.add_argument(
-        "--num-classes",
-        type=number(int, low=2),
-        metavar="N",
-        help="classes of the data set; only checked, since the data say it",
+    num_classes: int | None = setting(
+        None,
+        "classes of the data set; only checked, since the data say it",
+        TASK,
+        low=2,
+        of_data=True,
+        where=True,
     )
-    group.add_argument(
-        "--image-size",
-        type=number(int, low=4, high=4096),
+    image_size: int | None = setting(
+        None,
+        "folder: height and width to resize images to; by default they must all have one size",
+        TASK,
+        low=4,
+        high=4096,
         metavar="PIXELS",
-        help="folder: height and width to resize images to; by default they must all have one size",
+        of_data=True,
     )
-    group.add_argument(
-        "--train-images",
-        type=number(int, low=1),
-        metavar="N",
-        help="train on a random class-balanced subset of N images, fixed by --data-seed and taken "
-        "before --imbalance, --label-noise and --validation",
+    train_images: int | None = setting(
+        None,
+        "train on a random class-balanced subset of N images, fixed by `data_seed` and taken "
+        "before `imbalance`, `label_noise` and `validation`",
+        TASK,
+        low=1,
+        of_data=True,
     )
-    group.add_argument(
-        "--validation",
-        type=number(int, low=1),
-        nargs="?",
-        const=5000,
-        metavar="N",
-        help="hold out N training images and evaluate on them instead of the test set; 5000 if N "
-        f"is left out ({STUDY}). Class-balanced; with --imbalance in the proportions of the "
-        "classes, and with --label-noise the labels held out are as noisy as those trained on",
+    validation: int | None = setting(
+        None,
+        "hold out N training images and evaluate on them instead of the test set; 5000 if N is "
+        f"left out ({STUDY}). Class-balanced; with `imbalance` in the proportions of the classes, "
+        "and with `label_noise` the labels held out are as noisy as those trained on",
+        TASK,
+        low=1,
+        optional_value=5000,
+        of_data=True,
     )
-    group.add_argument(
-        "--imbalance",
-        type=number(float, above=1, high=1_000_000),
+    imbalance: float | None = setting(
+        None,
+        "train on fewer images of each class than of the one before it, in equal proportions, so "
+        "that the first class has RATIO times as many as the last (Cui et al. 2019)",
+        TASK,
+        above=1,
+        high=1_000_000,
         metavar="RATIO",
-        help="train on fewer images of each class than of the one before it, in equal proportions, "
-        "so that the first class has RATIO times as many as the last (Cui et al. 2019)",
+        of_data=True,
     )
-    group.add_argument(
-        "--label-noise",
-        type=number(float, above=0, below=1),
-        metavar="SHARE",
-        help="give that share of the training images, in (0, 1), a wrong label, any one equally "
-        "likely (Han et al. 2018); after --imbalance, before --validation; not of the test set",
+    label_noise: float | None = setting(
+        None,
+        "give that fraction of the training images, in (0, 1), a wrong label, any one equally "
+        "likely (Han et al. 2018); after `imbalance`, before `validation`; not of the test set",
+        TASK,
+        above=0,
+        below=1,
+        metavar="FRACTION",
+        of_data=True,
     )
-    group.add_argument(
-        "--model",
-        metavar="NAME",
-        help=f"{', '.join(RESNETS)} (w: base width), or any network of timm's; default "
-        f"resnet18 ({STUDY}), for digits resnet10-w16",
+    model: str = setting(
+        None,
+        f"{', '.join(RESNETS)} (w: base width), or any network of timm's; default resnet18 "
+        f"({STUDY}), for digits resnet10-w16",
+        TASK,
     )
 
-
-def add_optimizer_flags(parser: Parser) -> None:
-    group = parser.add_argument_group("budget and optimizer (SGD)")
-    group.add_argument(
-        "--budget",
-        type=number(float, above=0, high=1),
-        default=1.0,
-        metavar="SHARE",
-        help="iterations per epoch, as a share of a full pass, in (0, 1]",
+    budget: float = setting(
+        1.0,
+        "iterations per epoch, as a fraction of a full pass, in (0, 1]",
+        OPTIMIZER,
+        above=0,
+        high=1,
+        metavar="FRACTION",
     )
-    group.add_argument(
-        "--compute-budget",
-        action="store_true",
-        help="count the budget in compute, not in steps: images that are only scored are paid for "
-        "too, 1 each where one trained on costs 3, so a method that scores makes fewer steps",
+    compute_budget: bool = setting(
+        False,
+        "count the budget in compute, not in steps: images that are only scored are paid for too, "
+        "1 each where one trained on costs 3, so a method that scores makes fewer steps",
+        OPTIMIZER,
     )
-    group.add_argument(
-        "--count-scoring-run",
-        action="store_true",
-        help="with --compute-budget: the runs behind a score file are paid for out of the budget "
-        "too; coreset and rho-loss train on what is left",
+    count_scoring_run: bool = setting(
+        False,
+        "with `compute_budget`: the runs behind a score file are paid for out of the budget too; "
+        "coreset and rho-loss train on what is left",
+        OPTIMIZER,
     )
-    group.add_argument(
-        "--epochs",
-        type=number(int, low=1, high=1_000_000),
-        metavar="N",
-        help="budgeted epochs, each of floor(floor(budget * images) / batch size) steps; default "
-        f"200 ({STUDY}), for digits 50",
+    epochs: int = setting(
+        None,
+        "budgeted epochs, each of floor(floor(budget * images) / batch size) steps; default 200 "
+        f"({STUDY}), for digits 50",
+        OPTIMIZER,
+        low=1,
+        high=1_000_000,
     )
-    group.add_argument(
-        "--batch-size",
-        type=number(int, low=2, high=1_000_000),
-        default=128,
-        metavar="N",
-        help=f"images per step, at least the two that batch normalisation needs ({STUDY})",
+    batch_size: int = setting(
+        128,
+        f"images per step, at least the two that batch normalisation needs ({STUDY})",
+        OPTIMIZER,
+        low=2,
+        high=1_000_000,
+        tunable=True,
     )
-    group.add_argument(
-        "--lr",
-        type=number(float, above=0, high=1000),
-        default=0.1,
-        metavar="X",
-        help=f"learning rate of the first step ({STUDY})",
+    lr: float = setting(
+        0.1,
+        f"learning rate of the first step ({STUDY})",
+        OPTIMIZER,
+        above=0,
+        high=1000,
+        tunable=True,
     )
-    group.add_argument(
-        "--momentum",
-        type=number(float, low=0, below=1),
-        default=0.9,
-        metavar="X",
-        help=f"({STUDY})",
+    momentum: float = setting(0.9, f"({STUDY})", OPTIMIZER, low=0, below=1, tunable=True)
+    weight_decay: float = setting(
+        1e-4, f"applied to all parameters ({STUDY})", OPTIMIZER, low=0, high=1000, tunable=True
     )
-    group.add_argument(
-        "--weight-decay",
-        type=number(float, low=0, high=1000),
-        default=1e-4,
-        metavar="X",
-        help=f"of all parameters ({STUDY})",
+    schedule: str = setting(
+        "linear",
+        "of the learning rate: linear, to 1e-6 at the last step (Li et al. 2020), or step, times "
+        "gamma at milestones",
+        OPTIMIZER,
+        choices=("linear", "step"),
+        tunable=True,
     )
-    group.add_argument(
-        "--schedule",
-        type=one_of(["linear", "step"]),
-        default="linear",
-        metavar="NAME",
-        help="of the learning rate: linear, to 1e-6 at the last step (Li et al. 2020), or step, "
-        "times gamma at milestones",
-    )
-    group.add_argument(
-        "--milestones",
-        type=number(int, low=1),
-        nargs="+",
-        action="extend",
+    milestones: list[int] = setting(
+        None,
+        "step schedule: epochs after which the learning rate is multiplied by gamma; by default at "
+        "half and at three quarters of the run",
+        OPTIMIZER,
+        low=1,
         metavar="EPOCH",
-        help="step schedule: epochs after which the learning rate is multiplied by gamma; by "
-        "default at half and at three quarters of the run",
+        several=True,
+        tunable=True,
     )
-    group.add_argument(
-        "--gamma",
-        type=number(float, above=0, high=1),
-        metavar="X",
-        help=f"step schedule: factor of the learning rate at a milestone; default {GAMMA} "
-        f"({STUDY})",
+    gamma: float = setting(
+        None,
+        f"step schedule: factor of the learning rate at a milestone; default {GAMMA} ({STUDY})",
+        OPTIMIZER,
+        above=0,
+        high=1,
+        tunable=True,
     )
 
-
-def add_run_flags(parser: Parser) -> None:
-    group = parser.add_argument_group("where and how it runs")
-    seed = number(int, low=0, high=2**32 - 1)
-    group.add_argument(
-        "--seed",
-        type=seed,
-        default=1,
-        metavar="N",
-        help="of the initial weights, draws and augmentations",
+    seed: int = setting(1, "of the initial weights, draws and augmentations", RUN, **SEED)
+    data_seed: int = setting(
+        42,
+        "of splits: `validation`, and train/test of mini-imagenet; of the choices of "
+        "`train_images`, `imbalance` and `label_noise`",
+        RUN,
+        **SEED,
+        of_data=True,
     )
-    group.add_argument(
-        "--data-seed",
-        type=seed,
-        default=42,
-        metavar="N",
-        help="of splits: --validation, and train/test of mini-imagenet; of the choices of "
-        "--train-images, --imbalance and --label-noise",
-    )
-    group.add_argument(
-        "--data-dir",
-        default="datasets",
+    data_dir: str = setting(
+        "datasets",
+        "where data sets lie, are downloaded to and their decoded images cached",
+        RUN,
         metavar="DIR",
-        help="where data sets lie, are downloaded to and their decoded images cached",
+        of_data=True,
+        where=True,
     )
-    group.add_argument(
-        "--results-dir", default="results", metavar="DIR", help="parent of the run's folder"
+    results_dir: str = setting(
+        "results", "parent of the run's folder", RUN, metavar="DIR", where=True
     )
-    group.add_argument(
-        "--experiment-name",
-        metavar="NAME",
-        help="the run's folder in RESULTS_DIR; default "
-        "DATASET_METHOD_AUGMENTATION_bBUDGET_sSEED, with _nIMAGES, _imbalanceRATIO, _noiseSHARE, "
-        "_compute before _b where these are given",
+    experiment_name: str = setting(
+        None,
+        "the run's folder in RESULTS_DIR; default DATASET_METHOD_AUGMENTATION_bBUDGET_sSEED, with "
+        "_nIMAGES, _imbalanceRATIO, _noiseFRACTION, _compute before _b where these are given",
+        RUN,
+        where=True,
     )
-    group.add_argument(
-        "--overwrite", action="store_true", help="replace a finished run of that name"
+    overwrite: bool = setting(False, "replace a finished run of that name", RUN, where=True)
+    resume: bool = setting(
+        True,
+        "do not go on with an unfinished run of that name; with `overwrite`, start it afresh",
+        RUN,
+        where=True,
     )
-    group.add_argument(
-        "--no-resume",
-        dest="resume",
-        action="store_false",
-        help="do not go on with an unfinished run of that name; with --overwrite, start it afresh",
-    )
-    group.add_argument(
-        "--checkpoint-every",
-        type=Cadence,
-        default=Cadence("1"),
+    checkpoint_every: str = setting(
+        "1",
+        "epochs between checkpoints; or, for example, 500steps or 10minutes",
+        RUN,
+        convert=cadence_text,
         metavar="N",
-        help="epochs between checkpoints; or, for example, 500steps or 10minutes",
+        where=True,
     )
-    group.add_argument(
-        "--eval-every",
-        type=number(int, low=1),
-        default=1,
-        metavar="N",
-        help="epochs between evaluations; the last epoch is always evaluated",
+    eval_every: int = setting(
+        1,
+        "epochs between evaluations; the last epoch is always evaluated",
+        RUN,
+        low=1,
+        where=True,
     )
-    group.add_argument(
-        "--record",
-        type=several_of(RECORDED),
-        metavar="NAME,...",
-        help=f"note what training shows of each image, {' and '.join(RECORDED)} or one of them, in "
-        "scores.npz in the run's folder, for --coreset-file; changes nothing else",
+    record: list[str] | None = setting(
+        None,
+        f"record per-example statistics of training, {' and '.join(RECORDED)} or one of them, in "
+        "scores.npz in the run's folder, for `coreset_file`; changes nothing else",
+        RUN,
+        choices=RECORDED,
+        where=True,
     )
-    group.add_argument(
-        "--record-epochs",
-        type=number(int, low=1),
-        metavar="N",
-        help="--record el2n: mean over the visits of the first N budgeted epochs; default 10",
+    record_epochs: int = setting(
+        None,
+        "el2n of `record`: mean over the visits of the first N budgeted epochs; default "
+        f"{RECORD_EPOCHS}",
+        RUN,
+        low=1,
+        where=True,
     )
-    group.add_argument(
-        "--tuned",
-        type=several_of(tunable_flags()),
-        metavar="NAME,...",
-        help="note that the values of these flags were chosen by trials on held-out images, as "
+    tuned: list[str] | None = setting(
+        None,
+        "note that the values of these flags were chosen by trials on held-out images, as "
         "sweep.py --tune does; changes nothing else, and tables say tuned",
+        RUN,
+        convert=lambda text: tuned_names(text),
     )
-    group.add_argument(
-        "--tensorboard",
-        action="store_true",
-        help="write the curve's numbers for TensorBoard too, into the run's folder; needs "
+    tensorboard: bool = setting(
+        False,
+        "write the curve's numbers for TensorBoard too, into the run's folder; needs "
         "requirements-tensorboard.txt",
+        RUN,
+        where=True,
     )
-    group.add_argument(
-        "--device",
-        default="auto",
-        metavar="NAME",
-        help="cpu, cuda, cuda:1, ...; auto is cuda where there is one",
+    device: str = setting(
+        "auto", "cpu, cuda, cuda:1, ...; auto is cuda where there is one", RUN, where=True
     )
-    group.add_argument(
-        "--amp",
-        type=one_of(["auto", "off", "bf16", "fp16"]),
-        default="auto",
-        metavar="NAME",
-        help="automatic mixed precision: bf16, fp16 (with loss scaling; a step that overflows is "
-        "made again with half the scale) or off, which is float32 (TF32 on CUDA); auto is bf16 "
-        "where the processor gains from it, a GPU that has it or a CPU with AMX or AVX512-BF16 "
-        "(unless --compile is given: a CPU does not take both)",
+    amp: str = setting(
+        "auto",
+        "automatic mixed precision: bf16, fp16 (with loss scaling; a step that overflows is made "
+        "again with half the scale) or off, which is float32 (TF32 on CUDA); auto is bf16 where "
+        "the processor gains from it, a GPU that has it or a CPU with AMX or AVX512-BF16 (unless "
+        "`compile` is given: a CPU does not take both)",
+        RUN,
+        choices=("auto", "off", "bf16", "fp16"),
     )
-    group.add_argument(
-        "--compile",
-        action="store_true",
-        help="compile the network with torch.compile first, on CUDA into graphs; config.json says "
-        "how long that took, no column of the curve counts it",
+    compile: bool = setting(
+        False,
+        "compile the network with torch.compile first, on CUDA into graphs; config.json says how "
+        "long that took, no column of the curve counts it",
+        RUN,
     )
-    group.add_argument(
-        "--sync-batchnorm",
-        action="store_true",
-        help="CUDA, several processes: normalise over the batch of all, not each process over its "
-        "own part",
+    sync_batchnorm: bool = setting(
+        False,
+        "CUDA, several processes: normalise over the batch of all, not each process over its own "
+        "part",
+        RUN,
     )
-    group.add_argument(
-        "--resident-limit",
-        type=number(float, low=0),
-        metavar="GIB",
-        help="larger sets of images stay in their file, from where a thread reads the next batches "
+    resident_limit: float | None = setting(
+        None,
+        "larger sets of images stay in their file, from where a thread reads the next batches "
         "ahead; default: half the memory of the device",
+        RUN,
+        low=0,
+        metavar="GIB",
+        where=True,
     )
-    group.add_argument(
-        "--deterministic",
-        action="store_true",
-        help="CUDA: only deterministic algorithms, so that results repeat to the bit, more slowly",
+    deterministic: bool = setting(
+        False,
+        "CUDA: only deterministic algorithms, so that results repeat to the bit, more slowly",
+        RUN,
     )
-    group.add_argument(
-        "--num-threads",
-        type=number(int, low=1, high=4096),
-        metavar="N",
-        help="CPU threads; default: as many as PyTorch takes, one per core",
+    num_threads: int | None = setting(
+        None,
+        "CPU threads; default: as many as PyTorch takes, one per core",
+        RUN,
+        low=1,
+        high=4096,
+        where=True,
+    )
+    method_options: dict[str, Any] = field(default_factory=dict)
+    augmentation_options: dict[str, Any] = field(default_factory=dict)
+
+    def resolved(self) -> tuple[RunConfig, list[str]]:
+        """Return this configuration checked and complete, and notes on what has no effect.
+
+        Resolving what is resolved changes nothing.
+
+        Raises:
+            UsageError: naming the setting and the remedy.
+        """
+        try:
+            config = RunConfig(**checked(vars(self)))
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        notes: list[str] = []
+        source = DATASETS[config.dataset]
+        if config.image_size and not source.resizes:
+            raise UsageError(
+                f"`image_size`: {config.dataset} has a size of its own; leave the flag out"
+            )
+        for name, value in ("model", source.model), ("epochs", source.epochs):
+            if getattr(config, name) is None:
+                setattr(config, name, value)
+        check_scoring_run(config, notes)
+        check_schedule(config, notes)
+        recorded = config.record_epochs not in (None, RECORD_EPOCHS)
+        if recorded and "el2n" not in (config.record or ()):
+            notes.append("`record_epochs` has no effect without `record` el2n")
+        config.record_epochs = config.record_epochs or RECORD_EPOCHS
+        if config.experiment_name is None:
+            config.experiment_name = default_name(config)
+        return config, notes
+
+
+#: What the default name of a run says.
+IN_DEFAULT_NAME = ["dataset", "method", "augmentation", "train_images", "imbalance"]
+IN_DEFAULT_NAME += ["label_noise", "compute_budget", "budget", "seed"]
+
+
+def default_name(config: RunConfig) -> str:
+    images = f"_n{config.train_images}" if config.train_images else ""
+    imbalance = f"_imbalance{config.imbalance:g}" if config.imbalance else ""
+    noise = f"_noise{config.label_noise:g}" if config.label_noise else ""
+    compute = "_compute" if config.compute_budget else ""
+    return (
+        f"{config.dataset}_{config.method}_{config.augmentation}{images}{imbalance}{noise}"
+        f"{compute}_b{config.budget:g}_s{config.seed}"
     )
 
 
-def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Read and check a command line.
+def check_scoring_run(config: RunConfig, notes: list[str]) -> None:
+    """Leave `count_scoring_run` on only where there are runs to count and a budget to pay from."""
+    if not config.count_scoring_run:
+        return
+    options = options_of(METHODS[config.method]).values()
+    needs_scores = any("needed" in option.facts for option in options)
+    if config.compute_budget and needs_scores:
+        return
+    config.count_scoring_run = False
+    reason = config.method if config.compute_budget else "a budget of steps"
+    notes.append(f"`count_scoring_run` has no effect with {reason}")
 
-    Args:
-        arguments: without the program's name; our flags or the published study's.
 
-    Returns:
-        The settings, with `method_options` and `augmentation_options` as dictionaries of those
-        that the chosen ones take; and notes on flags that have no effect, a line each.
+def check_schedule(config: RunConfig, notes: list[str]) -> None:
+    """Leave the milestones of the step schedule in order, and none for the linear one."""
+    linear = config.schedule == "linear"
+    if linear:
+        if config.milestones:
+            notes.append("`milestones` has no effect with `schedule` linear")
+        config.milestones = []
+    elif config.milestones is None:
+        config.milestones = sorted({config.epochs // 2, config.epochs * 3 // 4} - {0})
+    if config.gamma not in (None, GAMMA) and not config.milestones:
+        reason = "with `schedule` linear" if linear else "without milestones"
+        notes.append(f"`gamma` has no effect {reason}")
+        config.gamma = GAMMA
+    config.gamma = config.gamma or GAMMA
+    if not config.milestones:
+        return
+    given = " ".join(map(str, config.milestones))
+    if any(a >= b for a, b in zip(config.milestones, config.milestones[1:])):
+        raise UsageError(
+            f"`milestones` {given}: out of order; give each epoch once, smallest first"
+        )
+    if config.milestones[-1] > config.epochs:
+        raise UsageError(f"`milestones` {given}: the run ends after `epochs` {config.epochs}")
+
+
+#: The settings by name, the two tables of options left out.
+SETTINGS: dict[str, dataclasses.Field[Any]] = {
+    each.name: each for each in dataclasses.fields(RunConfig) if "help" in each.metadata
+}
+REGISTRIES: dict[str, Mapping[str, type]] = {"method": METHODS, "augmentation": AUGMENTATIONS}
+
+
+def settings_with(role: str) -> list[str]:
+    """Return the settings that are declared to have a role, such as `where`."""
+    return [name for name, each in SETTINGS.items() if each.metadata.get(role)]
+
+
+@functools.cache
+def kind_of(name: str) -> type:
+    """Return the type of a setting: int, float, bool, str or list."""
+    return plain_kind(typing.get_type_hints(RunConfig)[name])
+
+
+def converter_of(name: str) -> Convert:
+    """Return what makes a value of a setting of its text; of a list of numbers, one of these."""
+    facts = SETTINGS[name].metadata
+    return converter(int if facts.get("several") else kind_of(name), facts)
+
+
+def tuned_names(text: str) -> list[str]:
+    """Convert names of tunable settings, spelt as flags, separated by commas."""
+    names = [name.replace("_", "-") for name in tunable_settings()]
+    return converter(list, dict(choices=names))(text)
+
+
+def consequential(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of a run's settings that say what it computes, not where or how it is made."""
+    incidental = settings_with("where")
+    return {name: value for name, value in settings.items() if name not in incidental}
+
+
+def checked(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with each value of the right type and within its bounds.
+
+    Missing options of the method and the augmentation get their defaults.
 
     Raises:
-        UsageError: naming the flag and the remedy.
+        ValueError: naming the setting and what is wrong.
     """
-    parser = build_parser()
-    settings, unknown = parser.parse_known_args([published.canonical(word) for word in arguments])
-    if unknown:
-        raise unknown_flag(parser.known_flags(), unknown[0])
-    notes = published.drop_without_effect(settings)
-    published.take_validation(settings, notes)
-    published.take_schedule(settings, notes)
-    published.take_warmup(settings, notes)
-    settings.method_options = take_options(settings, METHODS, settings.method, notes)
-    settings.augmentation_options = take_options(
-        settings, AUGMENTATIONS, settings.augmentation, notes
-    )
-    check_scoring_run(settings, notes)
-    if settings.image_size and settings.dataset != "folder":
-        raise UsageError(
-            f"--image-size: {settings.dataset} has a size of its own; leave the flag out"
-        )
-    digits = settings.dataset == "digits"
-    if settings.model is None:
-        settings.model = "resnet10-w16" if digits else "resnet18"
-    if settings.epochs is None:
-        settings.epochs = 50 if digits else 200
-    check_schedule(settings, notes)
-    if settings.record_epochs is None:
-        settings.record_epochs = 10
-    elif "el2n" not in (settings.record or ()):
-        notes.append("--record-epochs has no effect without --record el2n")
-    if settings.experiment_name is None:
-        images = f"_n{settings.train_images}" if settings.train_images else ""
-        imbalance = f"_imbalance{settings.imbalance:g}" if settings.imbalance else ""
-        noise = f"_noise{settings.label_noise:g}" if settings.label_noise else ""
-        compute = "_compute" if settings.compute_budget else ""
-        settings.experiment_name = (
-            f"{settings.dataset}_{settings.method}_{settings.augmentation}{images}{imbalance}{noise}"
-            f"{compute}_b{settings.budget:g}_s{settings.seed}"
-        )
-    return settings, notes
+    values = dict(settings)
+    for name in SETTINGS.keys() & settings.keys():
+        values[name] = check_setting(name, settings[name])
+    for axis, registry in REGISTRIES.items():
+        key, chosen = f"{axis}_options", values[axis]
+        values[key] = check_options(key, chosen, registry[chosen], values[key])
+    return values
 
 
-def check_scoring_run(settings: argparse.Namespace, notes: list[str]) -> None:
-    """Leave --count-scoring-run on only where there are runs to count and a budget to pay from."""
-    if not settings.count_scoring_run:
-        return
-    needs_scores = any(
-        "needed" in facts for _, _, facts in options_of(METHODS[settings.method]).values()
-    )
-    if settings.compute_budget and needs_scores:
-        return
-    settings.count_scoring_run = False
-    reason = settings.method if settings.compute_budget else "a budget of steps"
-    notes.append(f"--count-scoring-run has no effect with {reason}")
+def check_setting(name: str, value: object) -> Any:
+    facts, label = SETTINGS[name].metadata, f"`{name}`"
+    if value is None and SETTINGS[name].default is None:
+        return None
+    if kind_of(name) is bool:
+        return as_bool(label, value)
+    if not facts.get("several"):
+        return as_converted(label, converter_of(name), value)
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{label}: {quoted(value)} is not a list")
+    return [as_converted(label, converter_of(name), each) for each in value]
 
 
-def check_schedule(settings: argparse.Namespace, notes: list[str]) -> None:
-    """Leave the milestones of the step schedule in order, and none for the linear one."""
-    linear = settings.schedule == "linear"
-    if linear:
-        if settings.milestones:
-            notes.append("--milestones has no effect with --schedule linear")
-        settings.milestones = []
-    elif settings.milestones is None:
-        settings.milestones = sorted({settings.epochs // 2, settings.epochs * 3 // 4} - {0})
-    if settings.gamma is None:
-        settings.gamma = GAMMA
-    elif not settings.milestones:
-        reason = "with --schedule linear" if linear else "without milestones"
-        notes.append(f"--gamma has no effect {reason}")
-        settings.gamma = GAMMA
-    if not settings.milestones:
-        return
-    given = " ".join(map(str, settings.milestones))
-    if any(a >= b for a, b in zip(settings.milestones, settings.milestones[1:])):
-        raise UsageError(
-            f"--milestones {given}: out of order; give each epoch once, smallest first"
-        )
-    if settings.milestones[-1] > settings.epochs:
-        raise UsageError(f"--milestones {given}: the run ends after --epochs {settings.epochs}")
+def check_options(
+    key: str, chosen: str, constructor: type, given: object, absent: str = "default"
+) -> dict[str, Any]:
+    """Return the options of a method or augmentation, checked, with those not given.
+
+    Args:
+        key: name of the setting.
+        chosen: name of the method or augmentation, and its `constructor`.
+        given: name -> value.
+        absent: what an option that is not given is: its default, or, of a run of an older version,
+            what was done before there was the option.
+    """
+    if not isinstance(given, Mapping):
+        raise ValueError(f"`{key}`: {quoted(given)} is not a table of names and values")
+    declared = options_of(constructor)
+    for name in given.keys() - declared.keys():
+        raise ValueError(f"`{key}`: {quoted(name)} is not an option of {chosen}")
+    options: dict[str, Any] = {}
+    for name, (kind, default, facts) in declared.items():
+        unset = facts.get("before", default) if absent == "before" else default
+        value, label = given.get(name, unset), f"`{key}`: {name}"
+        if value is None and default is None:
+            options[name] = None
+        elif kind is bool:
+            options[name] = as_bool(label, value)
+        else:
+            options[name] = as_converted(label, converter(kind, facts), value)
+    return options
+
+
+def as_bool(label: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{label}: {quoted(value)} is not true or false")
+    return value
+
+
+def as_converted(label: str, convert: Convert, value: object) -> Any:
+    """Return what a converter makes of a value's text, which has to be that value.
+
+    So a text in a number's place is wrong even where it is the number's digits.
+    """
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    try:
+        converted = json.loads(json.dumps(convert(text)))
+    except ValueError as error:
+        raise ValueError(f"{label}: {error}") from None
+    if converted != value or "\0" in text:
+        raise ValueError(f"{label}: {quoted(value)} is of the wrong type")
+    return converted

@@ -5,21 +5,24 @@ Types and bounds of the settings are those of the command line, which declares e
 
 from __future__ import annotations
 
-import argparse
-import functools
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from augmentations import AUGMENTATIONS
-from methods import METHODS
-
-from .config import build_parser, parse
-from .flags import number, one_of, options_of, quoted
+from .config import (
+    REGISTRIES,
+    SETTINGS,
+    RunConfig,
+    as_converted,
+    check_options,
+    check_setting,
+)
+from .options import options_of
 from .status import find_file
+from .values import Convert, number, one_of, quoted
 
 #: Settings that every version wrote. Of the others an older version may have had none.
 ALWAYS = {"dataset", "model", "method", "augmentation", "budget", "epochs", "seed"}
@@ -39,7 +42,7 @@ class Config:
     What the run's version did not write yet is filled in as that version did it.
     """
 
-    settings: dict[str, object]  # all of train.py's, of the types that JSON has
+    settings: dict[str, Any]  # all of train.py's, of the types that JSON has
     num_images: int  # trained on
     versions: dict[str, str | None]  # of the code and of the packages
     device: str  # its kind, cpu or cuda
@@ -67,9 +70,14 @@ def read_config(folder: Path) -> Config:
     except OSError as error:
         raise BadRun(f"{path}: {error.strerror}") from None
     except ValueError as error:
-        raise BadRun(f"{path}: not what train.py writes: {error}") from None
+        raise BadRun(f"{path}: not what train.py writes: {plain(error)}") from None
     except RecursionError:
         raise BadRun(f"{path}: not what train.py writes: nested too deeply") from None
+
+
+def plain(error: Exception) -> str:
+    """Return an error's text with names of settings as config.json has them."""
+    return str(error).replace("`", "")
 
 
 def refuse_constant(name: str) -> NoReturn:
@@ -112,57 +120,34 @@ def check(content: object) -> Config:
     )
 
 
-def check_settings(written: Mapping[str, object]) -> dict[str, object]:
-    """All settings of a run: those written, checked, and the others as by default."""
+def check_settings(written: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all settings of a run: those written, checked, and the others as by default."""
     for name in sorted(ALWAYS - written.keys()):
         given(written, name)
-    settings = defaults() | written
-    flags = actions()
-    for name in settings.keys() & flags.keys():
-        settings[name] = as_flag(name, flags[name], settings[name], defaults()[name] is None)
-    for axis, registry in (("method", METHODS), ("augmentation", AUGMENTATIONS)):
+    defaults = vars(RunConfig().resolved()[0])
+    settings = defaults | dict(written)
+    for name, value in settings.items():
+        if value is None and defaults.get(name) is not None:
+            raise ValueError(f"{name}: None is of the wrong type")
+        if name in SETTINGS:
+            settings[name] = check_setting(name, value)
+    for axis, registry in REGISTRIES.items():
         key, name = f"{axis}_options", settings[axis]
-        settings[key] = check_options(key, name, registry[name], table(settings[key], key))
+        settings[key] = read_options(key, name, registry[name], table(settings[key], key))
     return settings
 
 
-def check_options(
-    key: str, chosen: str, constructor: type, written: Mapping[str, object]
-) -> dict[str, object]:
-    """The options of a method or augmentation, likewise.
-
-    Where its default is not what versions without an option did, its annotation says so: `before`.
-    """
+def read_options(
+    key: str, chosen: str, constructor: type, written: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the options of a method or augmentation, likewise."""
     declared = options_of(constructor)
     former = {old: new for old, new in RENAMED.items() if new in declared and old not in declared}
     options = {former.get(name, name): value for name, value in written.items()}
-    for name in options.keys() - declared.keys():
-        raise ValueError(f"{key}: {quoted(name)} is not an option of {chosen}")
-    checked = {}
-    for name, (_, default, facts) in declared.items():
-        value = options.get(name, facts.get("before", default))
-        checked[name] = as_flag(f"{key}: {name}", actions()[name], value, default is None)
-    return checked
+    return check_options(key, chosen, constructor, options, absent="before")
 
 
-@functools.cache
-def defaults() -> dict[str, object]:
-    """The settings of train.py without arguments, of the types that JSON has."""
-    return as_json(vars(parse([])[0]))
-
-
-@functools.cache
-def actions() -> dict[str, argparse.Action]:
-    """What declares each setting and option on the command line."""
-    hidden = argparse.SUPPRESS
-    return {action.dest: action for action in build_parser()._actions if action.help != hidden}
-
-
-def as_json(value: object) -> object:
-    return json.loads(json.dumps(value, default=str))
-
-
-def table(value: object, name: str) -> dict[str, object]:
+def table(value: object, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{name}: {quoted(value)} is not a table of names and values")
     return value
@@ -175,40 +160,12 @@ def digest(text: str) -> str:
     return text
 
 
-def given(content: Mapping[str, object], name: str) -> object:
+def given(content: Mapping[str, Any], name: str) -> Any:
     if name not in content:
         raise ValueError(f"{name} is missing")
     return content[name]
 
 
-def as_flag(name: str, action: argparse.Action, value: object, optional: bool) -> object:
-    """A setting's value as its flag on the command line gives it; None where that is optional."""
-    if action.nargs == 0:
-        if not isinstance(value, bool):
-            raise ValueError(f"{name}: {quoted(value)} is not true or false")
-        return value
-    convert = action.type or str
-    if action.nargs != "+":
-        return as_given(name, convert, value, optional)
-    if not isinstance(value, list):
-        raise ValueError(f"{name}: {quoted(value)} is not a list")
-    return [as_given(name, convert, each) for each in value]
-
-
-def as_given(
-    name: str, convert: Callable[[str], object], value: object, optional: bool = False
-) -> object:
-    """What a converter of the command line makes of a value's text, which has to be that value.
-
-    So a text in a number's place is wrong even where it is the number's digits.
-    """
-    if value is None and optional:
-        return None
-    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-    try:
-        converted = as_json(convert(text))
-    except (argparse.ArgumentTypeError, ValueError) as error:
-        raise ValueError(f"{name}: {error}") from None
-    if converted != value or "\0" in text:
-        raise ValueError(f"{name}: {quoted(value)} is of the wrong type")
-    return converted
+def as_given(name: str, convert: Convert, value: object, optional: bool = False) -> Any:
+    """Return a value, checked by its converter; None where that is optional."""
+    return None if value is None and optional else as_converted(name, convert, value)

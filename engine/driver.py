@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import signal
 import sys
 from collections.abc import Mapping
@@ -17,7 +16,8 @@ from methods import __version__
 from . import checkpoint
 from .board import Board
 from .build import build, load_dataset
-from .cadence import passed
+from .cadence import Cadence, passed
+from .config import RunConfig
 from .distributed import World, find_world
 from .identity import describe, identity
 from .machine import find_device, set_up_torch
@@ -26,7 +26,7 @@ from .signals import Signals
 from .trainer import Trainer
 
 
-def run(settings: argparse.Namespace) -> None:
+def run(settings: RunConfig) -> None:
     """Make the run that the settings describe, or go on with it where it was interrupted."""
     world = find_world()
     device = find_device(settings.device, world)
@@ -38,7 +38,7 @@ def run(settings: argparse.Namespace) -> None:
             follow(settings, device, world)
 
 
-def lead(settings: argparse.Namespace, device: torch.device, world: World) -> None:
+def lead(settings: RunConfig, device: torch.device, world: World) -> None:
     """The whole run, or the part of it that reads, writes and reports."""
     folder = RunFolder(Path(settings.results_dir), settings.experiment_name)
     folder.check(settings.overwrite)
@@ -75,7 +75,7 @@ def lead(settings: argparse.Namespace, device: torch.device, world: World) -> No
     )
 
 
-def follow(settings: argparse.Namespace, device: torch.device, world: World) -> None:
+def follow(settings: RunConfig, device: torch.device, world: World) -> None:
     """What the other processes do: the same steps, in step with the leading one."""
     trainer = build(settings, load_dataset(settings), device, world)
     signals = Signals()
@@ -86,7 +86,7 @@ def follow(settings: argparse.Namespace, device: torch.device, world: World) -> 
     train(trainer, None, settings, [], signals)
 
 
-def warm_up(trainer: Trainer, settings: argparse.Namespace) -> float | None:
+def warm_up(trainer: Trainer, settings: RunConfig) -> float | None:
     """Compile, if that is wished, while no clock runs; the seconds that it took."""
     if not settings.compile:
         return None
@@ -105,12 +105,12 @@ def warm_up(trainer: Trainer, settings: argparse.Namespace) -> float | None:
 def train(
     trainer: Trainer,
     folder: RunFolder | None,
-    settings: argparse.Namespace,
+    settings: RunConfig,
     rows: list[dict],
     signals: Signals,
 ) -> None:
     """Make the steps that are left; with a folder, log a row per epoch and write checkpoints."""
-    epoch = trainer.epoch
+    epoch, cadence = trainer.epoch, Cadence(settings.checkpoint_every)
     on_terminal = folder is not None and sys.stderr.isatty()
     done = int(trainer.position)
     bar = tqdm(total=trainer.budget.steps, initial=done, unit="step", disable=not on_terminal)
@@ -127,7 +127,7 @@ def train(
                 if folder:
                     folder.append_row(rows[-1])
                     report(rows[-1], trainer.task.epochs, bar if on_terminal else None)
-            signals.checkpoint |= settings.checkpoint_every.due(trainer.step, before, epoch)
+            signals.checkpoint |= cadence.due(trainer.step, before, epoch)
             if not trainer.finished and (ended or trainer.world.may_talk(trainer.step)):
                 heed(signals, trainer, folder, settings, rows)
 
@@ -136,7 +136,7 @@ def heed(
     signals: Signals,
     trainer: Trainer,
     folder: RunFolder | None,
-    settings: argparse.Namespace,
+    settings: RunConfig,
     rows: list[dict],
 ) -> None:
     """Write a checkpoint, and stop, if any process of the run was asked to."""
@@ -169,7 +169,7 @@ def report(row: Mapping, epochs: int, bar: tqdm | None) -> None:
         print(f"epoch {row['epoch']}/{epochs}: {results}", flush=True)
 
 
-def starts_afresh(folder: RunFolder, settings: argparse.Namespace) -> bool:
+def starts_afresh(folder: RunFolder, settings: RunConfig) -> bool:
     """Whether to replace the run in the folder; a UsageError if that is not allowed."""
     status = folder.status()
     if status is None or (settings.resume and status not in ENDED):
@@ -181,9 +181,7 @@ def starts_afresh(folder: RunFolder, settings: argparse.Namespace) -> bool:
     return True
 
 
-def restore(
-    folder: RunFolder, settings: argparse.Namespace, trainer: Trainer, replaces: bool
-) -> list[dict]:
+def restore(folder: RunFolder, settings: RunConfig, trainer: Trainer, replaces: bool) -> list[dict]:
     """Put the trainer where an unfinished run stands; the rows of its curve so far."""
     state, notes = None, []
     if not replaces:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from errors import UsageError
 from methods.scores import ScoreFile, digest
 
 from .build import load_dataset
+from .config import RunConfig
 from .config_file import BadRun, read_config
 from .models import classifier_of, create_model
 from .parts import Parts
@@ -30,7 +30,7 @@ class FinishedRun:
     """What `train.py` left in a folder. Each part is read when it is first needed."""
 
     folder: Path
-    settings: argparse.Namespace
+    settings: RunConfig
     num_images: int
     data_sha256: str | None  # `Dataset.sha256`; None for runs of older versions
     scoring_cost: float | None  # of the runs that this one took scores from; None if unknown
@@ -61,7 +61,7 @@ class FinishedRun:
                 f"{folder}: of an older version, which held other images out under --imbalance "
                 "and --label-noise; make the run again"
             )
-        given = argparse.Namespace(**settings)
+        given = RunConfig(**{name: settings[name] for name in vars(RunConfig())})
         facts = (config.num_images, config.data_sha256, config.scoring_cost)
         return cls(folder, given, *facts, device)
 
@@ -93,7 +93,7 @@ class FinishedRun:
     @cached_property
     def undivided(self) -> Dataset:
         """The data before any images were held out for validation."""
-        return load_dataset(argparse.Namespace(**vars(self.settings) | {"validation": None}))
+        return load_dataset(replace(self.settings, validation=None))
 
     @cached_property
     def model(self) -> nn.Module:

@@ -1,69 +1,25 @@
-"""Building blocks of the command line: checked values, nearest names, declared options."""
+"""The command line of train.py: flags made from the settings of `RunConfig` and from options."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
-import inspect
-import math
-import reprlib
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from errors import UsageError
+from errors import UsageError, as_flags
 
+from .options import options_of
+from .values import converter
 
-def quoted(value: object) -> str:
-    """A value as an error shows it: on one line, and cut in the middle where it is long."""
-    short = reprlib.Repr()
-    short.maxstring = short.maxlong = short.maxother = 60
-    return short.repr(value)
-
-
-def number(
-    kind: type, *, low=None, high=None, above=None, below=None
-) -> Callable[[str], int | float]:
-    """A converter for argparse: text to an int or float inside closed or open bounds."""
-    bounds = [
-        (low, "at least", lambda value, bound: value >= bound),
-        (above, "above", lambda value, bound: value > bound),
-        (high, "at most", lambda value, bound: value <= bound),
-        (below, "below", lambda value, bound: value < bound),
-    ]
-    bounds = [bound for bound in bounds if bound[0] is not None]
-    wanted = "a whole number" if kind is int else "a number"
-    wanted += "".join(
-        f"{',' if i else ''} {words} {bound}" for i, (bound, words, _) in enumerate(bounds)
-    )
-
-    def convert(text: str) -> int | float:
-        try:
-            value = kind(text)
-            fits = math.isfinite(value) and all(holds(value, bound) for bound, _, holds in bounds)
-        except (ValueError, OverflowError):  # no number, or one beyond the range of floats
-            fits = False
-        if not fits:
-            raise argparse.ArgumentTypeError(f"{quoted(text)} is not {wanted}")
-        return value
-
-    return convert
+if typing.TYPE_CHECKING:
+    from .config import RunConfig
 
 
-def one_of(names: Iterable[str], aliases: dict[str, str] | None = None) -> Callable[[str], str]:
-    """A converter for argparse: one of some names; an unknown one is told the nearest."""
-    names = list(names)
-
-    def convert(text: str) -> str:
-        name = (aliases or {}).get(text, text)
-        if name not in names:
-            near = difflib.get_close_matches(name.lower(), [n.lower() for n in names], 1, 0.4)
-            nearest = next((n for n in names if near and n.lower() == near[0]), None)
-            meant = f"; did you mean {nearest}?" if nearest else ""
-            known = ", ".join(names)
-            raise argparse.ArgumentTypeError(f"{quoted(text)} is not one of {known}{meant}")
-        return name
-
-    return convert
+def flag_of(name: str) -> str:
+    """Return the flag of a setting."""
+    return "--" + name.replace("_", "-")
 
 
 class Parser(argparse.ArgumentParser):
@@ -71,6 +27,13 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> typing.NoReturn:
         raise UsageError(message.removeprefix("argument ") + " (see --help)")
+
+    def _get_value(self, action: argparse.Action, text: str) -> Any:
+        """Convert a value; what a converter says is shown as it is, which argparse would not."""
+        try:
+            return self._registry_get("type", action.type, action.type)(text)
+        except (ValueError, argparse.ArgumentTypeError) as error:
+            raise argparse.ArgumentError(action, str(error)) from None
 
     def known_flags(self) -> list[str]:
         return [flag for action in self._actions for flag in action.option_strings]
@@ -90,35 +53,67 @@ class HelpFormatter(argparse.HelpFormatter):
         return f"{text} [default: %(default)s]"
 
 
-def options_of(constructor: type) -> dict[str, tuple[type, object, dict]]:
-    """The options of a method or augmentation: name -> (type, default, its annotation).
+def unknown_flag(known: Iterable[str], word: str) -> UsageError:
+    if not word.startswith("-"):
+        return UsageError(f"{word!r}: unexpected argument (see --help)")
+    flag = word.partition("=")[0]
+    near = difflib.get_close_matches(flag, known, 1)
+    meant = f"; did you mean {near[0]}?" if near else " (see --help)"
+    return UsageError(f"{flag}: no such flag{meant}")
 
-    They are those of its constructor and, where it passes on others, of its base classes'.
-    """
-    options: dict[str, tuple[type, object, dict]] = {}
-    for owner in constructor.__mro__:
-        if "__init__" not in vars(owner):
+
+def build_parser() -> Parser:
+    from augmentations import AUGMENTATIONS
+    from methods import METHODS
+
+    from . import published
+    from .config import OPTIMIZER, RUN, TASK
+
+    parser = Parser(
+        prog="train.py",
+        description="Train a network on images under a budget of iterations and log its accuracy "
+        "curve to RESULTS_DIR/EXPERIMENT_NAME/curve.csv. Without arguments: a small network on "
+        "scikit-learn's digits, which needs no download.",
+        epilog="The flags of the published study's train.py (--epoch, --wd, --num_classes, ...) "
+        "are accepted too.",
+        formatter_class=HelpFormatter,
+        allow_abbrev=False,
+    )
+    add_settings(parser, TASK)
+    add_settings(parser, OPTIMIZER)
+    add_options(parser, "options of methods", METHODS.values())
+    add_options(parser, "options of augmentations", AUGMENTATIONS.values())
+    add_settings(parser, RUN)
+    published.add_flags(parser)
+    return parser
+
+
+def add_settings(parser: Parser, title: str) -> None:
+    """Add a group of flags, one for each setting of that title."""
+    from . import published
+    from .config import SETTINGS, converter_of, kind_of
+
+    group = parser.add_argument_group(title)
+    metavars = {int: "N", float: "X", str: "NAME", list: "NAME,..."}
+    for name, each in SETTINGS.items():
+        facts, kind = each.metadata, kind_of(name)
+        if facts["group"] != title:
             continue
-        hints = typing.get_type_hints(owner.__init__, include_extras=True)
-        parameters = inspect.signature(owner.__init__).parameters.values()
-        for parameter in parameters:
-            if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in options:
-                annotated, facts = typing.get_args(hints[parameter.name])
-                kinds = [
-                    kind
-                    for kind in typing.get_args(annotated) or (annotated,)
-                    if kind in (int, float, bool, str)
-                ]
-                options[parameter.name] = (kinds[0], parameter.default, facts)
-        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
-            break
-    return options
-
-
-def options_before(constructor: type) -> dict[str, object]:
-    """What versions without some of the options did in their place: name -> value."""
-    options = options_of(constructor).items()
-    return {name: facts.get("before", default) for name, (_, default, facts) in options}
+        common: dict[str, Any] = dict(dest=name, default=each.default, help=as_flags(facts["help"]))
+        if kind is bool:
+            action = "store_false" if each.default else "store_true"
+            flag = as_flags(f"`{name}=False`" if each.default else f"`{name}`")
+            group.add_argument(flag, action=action, **common)
+            continue
+        convert = converter_of(name)
+        if name in published.VALUES:
+            convert = published.with_aliases(convert, published.VALUES[name])
+        common |= dict(type=convert, metavar=facts.get("metavar", metavars[kind]))
+        if "optional_value" in facts:
+            common |= dict(nargs="?", const=facts["optional_value"])
+        if facts.get("several"):
+            common |= dict(nargs="+", action="extend")
+        group.add_argument(flag_of(name), **common)
 
 
 def add_options(parser: Parser, title: str, constructors: Iterable[type]) -> None:
@@ -126,65 +121,63 @@ def add_options(parser: Parser, title: str, constructors: Iterable[type]) -> Non
     group = parser.add_argument_group(title)
     declared = {name: option for cls in constructors for name, option in options_of(cls).items()}
     for name, (kind, default, facts) in declared.items():
-        flag, help_ = "--" + name.replace("_", "-"), facts["help"]
+        help_ = as_flags(facts["help"])
         if default is not None and kind is not bool and "default" not in help_:
             help_ += f" [default: {default}]"
         # Absent unless given, so that the constructor alone holds the default.
+        common: dict[str, Any] = dict(default=argparse.SUPPRESS, help=help_)
         if kind is bool:
-            group.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=help_)
+            group.add_argument(flag_of(name), action="store_true", **common)
         else:
-            group.add_argument(
-                flag,
-                type=converter(kind, facts),
-                default=argparse.SUPPRESS,
-                metavar=facts.get("metavar", {int: "N", float: "X", str: "NAME"}[kind]),
-                help=help_,
-            )
-
-
-def converter(kind: type, facts: dict) -> Callable[[str], object]:
-    """The converter for argparse of an option with this annotation."""
-    if kind is str:
-        return one_of(facts["choices"]) if "choices" in facts else str
-    bounds = {key: facts[key] for key in ("low", "high", "above", "below") if key in facts}
-    return number(kind, **bounds)
-
-
-def require_options(constructor: type, options: dict[str, object]) -> None:
-    """Refuse options of which one that has to be given is not."""
-    for name, (_, _, facts) in options_of(constructor).items():
-        if "needed" in facts and options[name] is None:
-            raise UsageError(f"--{name.replace('_', '-')}: not given; it is {facts['needed']}")
-
-
-def several_of(names: Iterable[str]) -> Callable[[str], list[str]]:
-    """A converter for argparse: some of the names, separated by commas; as a list without twins."""
-    convert = one_of(names)
-    return lambda text: list(dict.fromkeys(convert(word) for word in text.split(",")))
-
-
-def unknown_flag(known: Iterable[str], word: str) -> UsageError:
-    if not word.startswith("-"):
-        return UsageError(f"{word!r} belongs to no flag (see --help)")
-    flag = word.partition("=")[0]
-    near = difflib.get_close_matches(flag, known, 1)
-    meant = f"; did you mean {near[0]}?" if near else " (see --help)"
-    return UsageError(f"{flag}: no such flag{meant}")
+            metavar = facts.get("metavar", {int: "N", float: "X", str: "NAME"}[kind])
+            convert = converter(kind, facts)
+            group.add_argument(flag_of(name), type=convert, metavar=metavar, **common)
 
 
 def take_options(
-    settings: argparse.Namespace, registry: dict[str, type], chosen: str, notes: list[str]
-) -> dict[str, object]:
-    """Move a registry's options off the settings; return those that the chosen entry takes."""
+    given: dict[str, Any], registry: Mapping[str, type], chosen: str, notes: list[str]
+) -> dict[str, Any]:
+    """Move a registry's options off what is given; return those that the chosen entry takes."""
     taken = {}
     for name in {name: None for cls in registry.values() for name in options_of(cls)}:
-        if not hasattr(settings, name):
+        if name not in given:
             continue
-        value = getattr(settings, name)
-        delattr(settings, name)
+        value = given.pop(name)
         if name in options_of(registry[chosen]):
             taken[name] = value
         else:
-            notes.append(f"--{name.replace('_', '-')} has no effect with {chosen}")
-    defaults = {name: default for name, (_, default, _) in options_of(registry[chosen]).items()}
-    return defaults | taken
+            notes.append(f"`{name}` has no effect with {chosen}")
+    return taken
+
+
+def parse(arguments: Sequence[str]) -> tuple[RunConfig, list[str]]:
+    """Read and check a command line of train.py.
+
+    Args:
+        arguments: without the program's name; our flags or the published study's.
+
+    Returns:
+        The configuration, resolved; and notes on flags that have no effect, a line each.
+
+    Raises:
+        UsageError: naming the flag and the remedy.
+    """
+    from . import published
+    from .config import REGISTRIES, RunConfig
+
+    parser = build_parser()
+    found, unknown = parser.parse_known_args([published.canonical(word) for word in arguments])
+    if unknown:
+        raise unknown_flag(parser.known_flags(), unknown[0])
+    notes = published.drop_without_effect(found)
+    published.take_validation(found, notes)
+    published.take_schedule(found, notes)
+    published.take_warmup(found, notes)
+    given = vars(found)
+    for axis, registry in REGISTRIES.items():
+        given[f"{axis}_options"] = take_options(given, registry, given[axis], notes)
+    try:
+        config, more = RunConfig(**given).resolved()
+    except UsageError as error:
+        raise UsageError(as_flags(str(error))) from None
+    return config, [as_flags(note) for note in (*notes, *more)]

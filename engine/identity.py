@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
 import shlex
@@ -17,28 +16,11 @@ import torch
 
 from methods import __version__
 
+from .config import RunConfig, consequential
 from .trainer import Trainer
 
-#: Settings that say where and how a run is made, not what it computes.
-INCIDENTAL = {
-    "checkpoint_every",
-    "data_dir",
-    "device",
-    "eval_every",
-    "experiment_name",
-    "num_classes",
-    "num_threads",
-    "overwrite",
-    "record",
-    "record_epochs",
-    "resident_limit",
-    "resume",
-    "results_dir",
-    "tensorboard",
-}
 
-
-def identity(settings: argparse.Namespace, trainer: Trainer) -> dict:
+def identity(settings: RunConfig, trainer: Trainer) -> dict:
     """What a run computes: a checkpoint of another identity cannot go on as this one.
 
     Data and files are what they hold, not where they lie.
@@ -58,13 +40,8 @@ def identity(settings: argparse.Namespace, trainer: Trainer) -> dict:
     return consequential(vars(settings)) | facts
 
 
-def consequential(settings: Mapping) -> dict[str, object]:
-    """The settings that say what a run computes."""
-    return {name: value for name, value in settings.items() if name not in INCIDENTAL}
-
-
 def describe(
-    settings: argparse.Namespace,
+    settings: RunConfig,
     trainer: Trainer,
     compile_seconds: float | None,
     earlier_starts: Sequence[Mapping] = (),
@@ -80,10 +57,7 @@ def describe(
     task = trainer.task
     start = describe_start(trainer)
     return {
-        "settings": {
-            key: value if key != "checkpoint_every" else str(value)
-            for key, value in vars(settings).items()
-        },
+        "settings": dict(vars(settings)),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "evaluated_on": "validation" if settings.validation else "test",
         "tuned": bool(settings.tuned),

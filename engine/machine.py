@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import os
 from contextlib import suppress
@@ -11,6 +10,7 @@ import torch
 
 from errors import UsageError
 
+from .config import RunConfig
 from .distributed import ALONE, World
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of glibc's malloc.h
@@ -44,13 +44,13 @@ def find_device(name: str, world: World = ALONE) -> torch.device:
     return device
 
 
-def check_device(settings: argparse.Namespace, device: torch.device) -> None:
+def check_device(settings: RunConfig, device: torch.device) -> None:
     """Refuse settings that the device is not for."""
     if settings.sync_batchnorm and device.type == "cpu":
         raise UsageError("--sync-batchnorm: PyTorch has it for CUDA alone; leave the flag out")
 
 
-def set_up_torch(settings: argparse.Namespace, device: torch.device) -> None:
+def set_up_torch(settings: RunConfig, device: torch.device) -> None:
     """Settings that hold for the whole process."""
     check_device(settings, device)
     if settings.num_threads:

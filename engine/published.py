@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from typing import Any
 
-from .flags import Parser, number, one_of
+from .flags import Parser
+from .values import Convert, number, one_of
 
 #: Names that the published study's train.py gives to the same flags.
 FLAGS = {
@@ -34,14 +37,16 @@ WITHOUT_EFFECT = {
 }
 #: Values of the published train.py and ours. CE, its default augmentation, is none beyond the
 #: standard one; at None, its default method, it stops with an error before it has a subset to draw.
-METHODS = {"selective_backpropagation": "selective-backprop", "None": "SGD"}
-AUGMENTATIONS = {"CE": "standard", "RICAP": "ricap"}
+VALUES = {
+    "method": {"selective_backpropagation": "selective-backprop", "None": "SGD"},
+    "augmentation": {"CE": "standard", "RICAP": "ricap"},
+}
 SCHEDULES = {"standard": "step"}
 
 
 def add_flags(parser: Parser) -> None:
     """Accept, without listing them, the published flags that are not renamed ones of ours."""
-    hidden = dict(default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    hidden: dict[str, Any] = dict(default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     for flag in WITHOUT_EFFECT:
         parser.add_argument(flag, **hidden)
     parser.add_argument("--validation-exp", type=one_of(["True", "False"]), **hidden)
@@ -49,6 +54,11 @@ def add_flags(parser: Parser) -> None:
     schedules = one_of(["linear", "step"], SCHEDULES)
     parser.add_argument("--scheduler-type", type=schedules, **hidden)
     parser.add_argument("--c-sgd-warmup", type=number(int, low=0), **hidden)
+
+
+def with_aliases(convert: Convert, aliases: Mapping[str, str]) -> Convert:
+    """Return a converter that also takes other names for some values."""
+    return lambda text: convert(aliases.get(text, text))
 
 
 def canonical(word: str) -> str:

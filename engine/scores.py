@@ -19,11 +19,12 @@ from methods.scores.file import SCORES, ScoreFile, digest
 from methods.scores.formulas import el2n, grand
 
 from .build import split
+from .config import consequential
 from .finished import FinishedRun
-from .flags import Parser, several_of
-from .identity import consequential
+from .flags import Parser
 from .machine import find_device
 from .run_folder import write_whole
+from .values import several_of
 
 EPILOG = """\
 scores:

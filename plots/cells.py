@@ -20,8 +20,8 @@ from pathlib import Path
 import pandas as pd
 
 from augmentations import AUGMENTATIONS
-from engine.flags import options_of
-from engine.identity import consequential
+from engine.config import consequential
+from engine.options import options_of
 from errors import UsageError
 from methods import METHODS, Selecting
 

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import pandas as pd
 
 from engine.config_file import BadRun, Config, read_config
-from engine.flags import quoted
 from engine.run_folder import TRAINING_SECONDS, TUNING
 from engine.status import find_file, folders_of_runs, read_status
+from engine.values import quoted
 from errors import UsageError
 
 NEEDED = [

@@ -29,9 +29,9 @@ from augmentations import AUGMENTATIONS
 from benchmarks.score_files import noise_options
 from data import DATASETS
 from engine import published
-from engine.config import build_parser, parse
-from engine.flags import options_of
+from engine.flags import build_parser, parse
 from engine.models import create_model
+from engine.options import options_of
 from engine.run_folder import COLUMNS
 from methods import METHODS
 
@@ -96,7 +96,6 @@ def test_the_config_of_a_plain_run(plain) -> None:
     config = read_config(folder)
     settings, _ = parse([])
     expected = {**vars(settings), "epochs": 2, "results_dir": str(folder.parent)}
-    expected["checkpoint_every"] = str(settings.checkpoint_every)
     assert config["settings"] == expected
     assert config["command"] == f"train.py --epochs 2 --results-dir {folder.parent}"
     assert config["evaluated_on"] == "test"
@@ -129,7 +128,7 @@ def test_the_curve_of_a_plain_run(plain) -> None:
 def test_the_model_of_a_plain_run_has_the_accuracy_of_its_curve(plain) -> None:
     _, folder = plain
     config = read_config(folder)
-    dataset = DATASETS["digits"](Path("nowhere"))
+    dataset = DATASETS["digits"].load(Path("nowhere"))
     model = create_model(config["settings"]["model"], 1, 10, 8)
     model.load_state_dict(torch.load(folder / "model.pt", weights_only=True))
     assert sum(weights.numel() for weights in model.parameters()) == config["parameters"]
@@ -330,7 +329,7 @@ def constructor_defaults(constructor: type) -> dict[str, object]:
 def test_every_method_runs_with_every_augmentation(
     method: str, augmentation: str, train_here, tmp_path: Path
 ) -> None:
-    labels = DATASETS["digits"](tmp_path).train_labels
+    labels = DATASETS["digits"].load(tmp_path).train_labels
     needed = noise_options(method, "digits", labels, tmp_path / "scores.npz")
     outcome = train_here(
         *("--method", method, "--augmentation", augmentation),

@@ -56,7 +56,10 @@ HOSTILE = [
     (setting(dataset="imagenet"), "dataset: 'imagenet' is not one of digits"),
     (setting(dataset="a\nb"), "dataset: 'a\\nb' is not one of"),
     (setting(method=3), "method: '3' is not one of SGD"),
-    (setting(method="selective_backpropagation"), "method: 'selective_backpropagation' is of"),
+    (
+        setting(method="selective_backpropagation"),
+        "method: 'selective_backpropagation' is not one of",
+    ),
     (setting(imbalance="50"), "imbalance: '50' is of the wrong type"),
     (setting(imbalance="text"), "imbalance: 'text' is not a number above 1"),
     (setting(imbalance=0.5), "imbalance: '0.5' is not a number above 1"),

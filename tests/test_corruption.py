@@ -38,7 +38,7 @@ from data import (
 )
 from data.corruption import IMBALANCE, NOISE
 from engine.build import build, load_dataset
-from engine.config import parse
+from engine.flags import parse
 from engine.models import create_model
 from engine.parts import FORWARD_VALUES
 from engine.run_folder import CLASS_COLUMNS, RunFolder
@@ -128,7 +128,7 @@ def test_subsets_are_uniform_within_a_class() -> None:
 def test_a_subset_is_taken_before_all_else(tmp_path: Path) -> None:
     flags = "--train-images 600 --validation 100 --imbalance 2 --label-noise 0.2"
     settings, _ = parse([*flags.split(), "--data-dir", str(tmp_path)])
-    digits = DATASETS["digits"](tmp_path, data_seed=42, image_size=None)
+    digits = DATASETS["digits"].load(tmp_path, data_seed=42, image_size=None)
     by_hand = long_tailed(class_balanced_subset(digits, 600, 42), 2, 42)
     by_hand = hold_out(with_label_noise(by_hand, 0.2, 42), 100, 42, proportional=True)
     dataset = load_dataset(settings)
@@ -414,7 +414,7 @@ def make_trainer(dataset: Dataset) -> Trainer:
 def test_an_evaluation_is_that_of_single_images(
     values: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    digits = DATASETS["digits"](Path("nowhere"))
+    digits = DATASETS["digits"].load(Path("nowhere"))
     few = slice(0, 130)  # no whole number of batches
     dataset = replace(
         digits, test_images=digits.test_images[few], test_labels=digits.test_labels[few]
@@ -442,7 +442,7 @@ def test_an_evaluation_is_that_of_single_images(
 
 @pytest.mark.usefixtures("one_thread")
 def test_classes_without_test_images_are_left_out(tmp_path: Path) -> None:
-    digits = DATASETS["digits"](Path("nowhere"))
+    digits = DATASETS["digits"].load(Path("nowhere"))
     tested = ~np.isin(digits.test_labels, (0, 9))
     dataset = replace(
         digits,
@@ -495,7 +495,7 @@ def test_a_corrupted_run_says_how(corrupted) -> None:
     config = read_config(folder)
     assert config["settings"]["imbalance"] == 5.0
     assert config["settings"]["label_noise"] == 0.3
-    tailed = long_tailed(DATASETS["digits"](Path("nowhere")), 5, seed=42)
+    tailed = long_tailed(DATASETS["digits"].load(Path("nowhere")), 5, seed=42)
     assert config["num_images"] == len(tailed.train_labels)
     assert config["evaluated_on"] == "test"
     assert read_status(folder) == "finished"
@@ -504,7 +504,7 @@ def test_a_corrupted_run_says_how(corrupted) -> None:
 @pytest.mark.slow
 def test_the_counts_of_a_corrupted_run(corrupted) -> None:
     _, folder = corrupted
-    digits = DATASETS["digits"](Path("nowhere"))
+    digits = DATASETS["digits"].load(Path("nowhere"))
     expected = with_label_noise(long_tailed(digits, 5, seed=42), 0.3, seed=42)
     table = read_classes(folder)
     assert tuple(table.columns) == CLASS_COLUMNS
@@ -516,7 +516,7 @@ def test_the_counts_of_a_corrupted_run(corrupted) -> None:
 @pytest.mark.slow
 def test_the_classes_of_a_corrupted_run_are_those_of_its_model(corrupted) -> None:
     _, folder = corrupted
-    digits, table = DATASETS["digits"](Path("nowhere")), read_classes(folder)
+    digits, table = DATASETS["digits"].load(Path("nowhere")), read_classes(folder)
     model = create_model("resnet10-w16", 1, 10, 8)
     model.load_state_dict(torch.load(folder / "model.pt", weights_only=True))
     images = (torch.from_numpy(digits.test_images) / 255 - digits.mean[0]) / digits.deviation[0]

@@ -59,7 +59,7 @@ DECODERS = {
 
 
 def load(name: str, root: Path, data_seed: int = 42, image_size: int | None = None) -> Dataset:
-    return DATASETS[name](root, data_seed=data_seed, image_size=image_size)
+    return DATASETS[name].load(root, data_seed=data_seed, image_size=image_size)
 
 
 def assert_equal(loaded: Dataset, expected: Dataset | small_files.Written) -> None:
@@ -136,7 +136,7 @@ def test_torchvision_is_not_imported_for_what_is_there(tmp_path: Path) -> None:
         write(tmp_path / name)
         load(name, tmp_path / name)  # into the cache
         root = f"Path({str(tmp_path / name)!r})"
-        program += f"DATASETS[{name!r}]({root}, data_seed=42, image_size=None)\n"
+        program += f"DATASETS[{name!r}].load({root}, data_seed=42, image_size=None)\n"
     program += "assert 'torchvision' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
 

@@ -16,7 +16,7 @@ from conftest import Completed
 from augmentations import AUGMENTATIONS
 from benchmarks.score_files import noise_flags
 from engine.build import build, load_dataset
-from engine.config import parse
+from engine.flags import parse
 from engine.machine import find_device
 from engine.trainer import Trainer
 from methods import METHODS

@@ -26,7 +26,7 @@ import sweep
 import train
 from data import DATASETS
 from engine import checkpoint
-from engine.config import build_parser
+from engine.flags import build_parser
 from engine.run_folder import FILES, RunFolder
 from engine.scores import main as make_scores
 from methods.scores import ScoreFile, digest
@@ -317,7 +317,7 @@ for fault in ("", "x", checkpoint.MAGIC.decode()):
 
 def score_file(**changes: object) -> bytes:
     """A good one of digits, but for some of its arrays; None takes one out."""
-    labels = DATASETS["digits"](Path()).train_labels
+    labels = DATASETS["digits"].load(Path()).train_labels
     values = {"el2n": np.arange(len(labels), dtype=np.float32)}
     with np.load(io.BytesIO(ScoreFile("digits", digest(labels), values).to_bytes())) as archive:
         arrays = {name: archive[name] for name in archive.files} | changes

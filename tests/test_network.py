@@ -20,8 +20,8 @@ from conftest import ROOT, Completed
 from augmentations import AUGMENTATIONS
 from data import DATASETS, Rows
 from engine.build import build, load_dataset
-from engine.config import parse
 from engine.distributed import World
+from engine.flags import parse
 from engine.images import AHEAD, MappedImages, ResidentImages, memory, place
 from engine.loader import Stream
 from engine.machine import find_device
@@ -302,7 +302,7 @@ def test_the_limit_decides_where_images_are(
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS)
 def test_a_stream_from_a_file_gives_the_same_batches(augmentation: str) -> None:
     """In the middle of a block too, where a run goes on."""
-    digits = DATASETS["digits"](Path("nowhere"))
+    digits = DATASETS["digits"].load(Path("nowhere"))
     lazy, resident, resumed = (
         Stream(digits, AUGMENTATIONS[augmentation](), CPU, 0, limit) for limit in (0, None, 0)
     )

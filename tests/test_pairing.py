@@ -12,7 +12,7 @@ from test_methods import CPU, make_dataset, make_method, make_task, make_trainer
 from augmentations import AUGMENTATIONS
 from benchmarks.score_files import noise_options
 from engine.build import build, load_dataset
-from engine.config import parse
+from engine.flags import parse
 from engine.loader import Stream
 from engine.trainer import Trainer
 from methods import METHODS

@@ -21,7 +21,7 @@ from torch import nn
 
 from data import DATASETS, held_out, hold_out
 from engine.build import build, load_dataset, split
-from engine.config import parse
+from engine.flags import parse
 from engine.models import create_model
 from methods import OptionError, Task
 from methods.rho_loss import RhoLoss
@@ -145,7 +145,7 @@ def trained(make_run: Callable[..., Path]) -> Callable[..., Path]:
 
 def losses_of(folder: Path, data_seed: int, count: int) -> dict[int, float]:
     """The loss of each image that a run held out, one by one, by its place in the full set."""
-    data = DATASETS["digits"](Path())
+    data = DATASETS["digits"].load(Path())
     held = np.flatnonzero(held_out(data, count, data_seed))
     parts = hold_out(data, count, data_seed)
     assert (data.train_images[held] == np.asarray(parts.test_images)).all()
@@ -173,7 +173,7 @@ def test_losses_of_held_out_images_over_several_runs(trained, scores_here) -> No
     outcome = scores_here(*folders, *OUT)
     assert outcome.returncode == 0, outcome.stderr
     file = ScoreFile.read("out.npz")
-    assert file.labels_sha256 == digest(DATASETS["digits"](Path()).train_labels)
+    assert file.labels_sha256 == digest(DATASETS["digits"].load(Path()).train_labels)
     values, scored = file.values["irreducible-loss"], Counter()
     for image in range(1442):
         own = [losses[image] for losses in each if image in losses]
@@ -288,7 +288,7 @@ def test_wrong_labels_are_seldom_chosen(make_run, scores_here) -> None:
     Path("zero.npz").write_bytes(nothing.to_bytes())
 
     noisy = load_dataset(settings_of(*noise))
-    wrong = noisy.train_labels != DATASETS["digits"](Path()).train_labels
+    wrong = noisy.train_labels != DATASETS["digits"].load(Path()).train_labels
     assert wrong[~np.isnan(losses)].mean() == pytest.approx(0.3, abs=0.05)
     shares = []
     for name in ("out.npz", "zero.npz"):

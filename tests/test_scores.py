@@ -242,7 +242,7 @@ def test_recorded_scores_are_left_in_the_runs_folder(trained) -> None:
     assert (folder / "model.pt").read_bytes() == (plain / "model.pt").read_bytes()
     assert not (plain / "scores.npz").exists()
     file = ScoreFile.read(folder / "scores.npz")
-    labels = DATASETS["digits"](Path()).train_labels
+    labels = DATASETS["digits"].load(Path()).train_labels
     assert (file.dataset, file.labels_sha256) == ("digits", digest(labels))
     assert set(file.values) == {"el2n", "forgetting"}
     visited = np.isfinite(file.values["forgetting"]).sum()
@@ -288,7 +288,7 @@ def test_flags_of_recording(train_here) -> None:
 
 def network_of(folder: Path) -> tuple[nn.Module, torch.Tensor]:
     """A run's network, and the images that it was trained on as the network gets them."""
-    data = DATASETS["digits"](Path())
+    data = DATASETS["digits"].load(Path())
     model = create_model("resnet10-w16", 1, 10, (8, 8))
     model.load_state_dict(torch.load(folder / "model.pt", weights_only=True))
     images = (torch.tensor(data.train_images) / 255 - data.mean[0]) / data.deviation[0]
@@ -304,7 +304,7 @@ def test_scores_of_a_network(trained, scores_here) -> None:
         f"{score}: of the network at the end; 1442 of 1442 images have a score"
         for score in scores.split(",")
     ]
-    file, labels = ScoreFile.read("out.npz"), DATASETS["digits"](Path()).train_labels
+    file, labels = ScoreFile.read("out.npz"), DATASETS["digits"].load(Path()).train_labels
     model, images = network_of(folder)
     with torch.no_grad():
         features = torch.nn.functional.relu(model.norm(model.stem(images)))

@@ -39,7 +39,7 @@ def config(run: str) -> dict:
 
 
 def write_scores(**source: object) -> None:
-    labels = DATASETS["digits"](Path(), data_seed=42, image_size=None).train_labels
+    labels = DATASETS["digits"].load(Path(), data_seed=42, image_size=None).train_labels
     values = {"el2n": np.arange(len(labels), dtype=np.float32)}
     Path("scores.npz").write_bytes(ScoreFile("digits", digest(labels), values, [source]).to_bytes())
 
@@ -94,7 +94,7 @@ def test_a_budget_of_which_nothing_is_left_is_refused(train_here) -> None:
     [(("--compute-budget",), "SGD"), (("--method", "SGD"), "a budget of steps")],
 )
 def test_a_flag_without_effect_is_noted(words: tuple[str, ...], reason: str) -> None:
-    from engine.config import parse
+    from engine.flags import parse
 
     settings, notes = parse([*words, "--count-scoring-run"])
     assert notes == [f"--count-scoring-run has no effect with {reason}"]

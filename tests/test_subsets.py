@@ -192,7 +192,7 @@ SHORT += ("--device", "cpu")
 @pytest.fixture
 def digits() -> Task:
     """A task on digits: what a score file for them has to match."""
-    labels = DATASETS["digits"](Path()).train_labels
+    labels = DATASETS["digits"].load(Path()).train_labels
     values = make_task(num_images=len(labels), num_classes=10)
     return Task(**vars(values) | {"dataset": "digits", "labels": labels, "device": CPU})
 

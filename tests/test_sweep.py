@@ -26,8 +26,8 @@ from test_command_line import COMMANDS, CPU
 from test_durability import has_checkpoint, wait_until
 
 import sweep
-from engine.config import build_parser, parse
-from engine.identity import INCIDENTAL
+from engine.config import settings_with
+from engine.flags import build_parser, parse
 from engine.run_folder import COLUMNS
 from engine.signals import Signals
 from engine.status import read_status
@@ -86,7 +86,7 @@ def test_a_grid_is_the_product_of_the_values() -> None:
     assert cells == list(itertools.product(["SGD", "p-SGD"], [0.2, 0.5], [1, 2, 3]))
     for run in runs:
         settings, _ = parse(run.words)
-        expected = {**vars(settings), "checkpoint_every": "1"}
+        expected = vars(settings)
         assert run.settings == expected
 
 
@@ -242,7 +242,10 @@ COMPANY = {
 def test_the_flags_named_here_are_all_that_change_a_run() -> None:
     flags = {flag for action in build_parser()._actions for flag in action.option_strings[:1]}
     shown = {flag for flag in flags if f"\n  {flag}" in build_parser().format_help()}
-    incidental = {"--" + name.replace("_", "-") for name in INCIDENTAL} | {"--no-resume", "-h"}
+    incidental = {"--" + name.replace("_", "-") for name in settings_with("where")} | {
+        "--no-resume",
+        "-h",
+    }
     assert shown - incidental == OTHER.keys()
 
 
@@ -780,6 +783,4 @@ def test_the_examples_are_listed() -> None:
 def test_the_published_grid_is_the_published_commands() -> None:
     runs = runs_of("--grid", str(ROOT / "configs/published.toml"))
     published = [vars(parse(shlex.split(command))[0]) for command in COMMANDS.values()]
-    assert [{**run.settings, "checkpoint_every": None} for run in runs] == [
-        {**settings, "checkpoint_every": None} for settings in published
-    ]
+    assert [{**run.settings} for run in runs] == [{**settings} for settings in published]

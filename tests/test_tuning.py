@@ -13,7 +13,7 @@ import pytest
 from conftest import Completed
 
 import sweep
-from engine.config import parse
+from engine.flags import parse
 from engine.sweep import process
 from plots.runs import read_runs
 

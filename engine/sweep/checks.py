@@ -5,7 +5,6 @@ Each set of data is read once, whatever the number of its runs, and no training 
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -25,19 +24,10 @@ from ..build import (
     load_dataset,
     task_of,
 )
-from ..config import OPTIMIZER
-from ..identity import INCIDENTAL
+from ..config import RunConfig, settings_with
 from ..machine import check_device, find_device
 from ..models import create_model
 from .runs import Run
-
-#: Settings that have no part in a run's data.
-NOT_OF_DATA = (INCIDENTAL - {"data_dir", "num_classes"}) | {
-    *(name.replace("-", "_") for name in OPTIMIZER),
-    *("method", "method_options", "augmentation", "augmentation_options", "model", "tuned"),
-    *("budget", "compute_budget", "count_scoring_run", "epochs", "seed", "amp", "compile"),
-    *("sync_batchnorm", "deterministic"),
-}
 
 
 def check_runs(runs: Iterable[Run]) -> None:
@@ -50,17 +40,18 @@ def check_runs(runs: Iterable[Run]) -> None:
     }
     facts, check_model = cache(read_facts), cache(make_model)
     for run in different.values():
-        check_run(argparse.Namespace(**run.settings), facts, check_model)
+        check_run(RunConfig(**run.settings), facts, check_model)
 
 
 def check_run(
-    settings: argparse.Namespace, facts: Callable[[str], Dataset], check_model: Callable[..., None]
+    settings: RunConfig, facts: Callable[[str], Dataset], check_model: Callable[..., None]
 ) -> None:
     device = find_device(settings.device)
     check_device(settings, device)
     if settings.tensorboard:
         Board(Path())
-    dataset = facts(as_text(vars(settings), NOT_OF_DATA))
+    of_data = {name: getattr(settings, name) for name in settings_with("of_data")}
+    dataset = facts(json.dumps(of_data))
     task = task_of(settings, dataset, torch.device("cpu"))
     shape = dataset.train_images.shape[1:]
     check_model(settings.model, len(dataset.classes), *shape)
@@ -70,12 +61,12 @@ def check_run(
 
 def as_text(settings: Mapping, without: Iterable[str]) -> str:
     kept = {name: value for name, value in settings.items() if name not in without}
-    return json.dumps(kept, sort_keys=True, default=str)
+    return json.dumps(kept, sort_keys=True)
 
 
 def read_facts(text: str) -> Dataset:
     """The data of some settings, in JSON, with the shapes of images but not the images."""
-    dataset = load_dataset(argparse.Namespace(**json.loads(text)))
+    dataset = load_dataset(RunConfig(**json.loads(text)))
     train, test = (
         np.broadcast_to(np.uint8(0), images.shape)
         for images in (dataset.train_images, dataset.test_images)

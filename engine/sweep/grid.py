@@ -10,8 +10,7 @@ from pathlib import Path
 
 from errors import UsageError
 
-from .. import config as settings
-from ..flags import unknown_flag
+from ..flags import build_parser, unknown_flag
 from ..published import canonical
 from . import options
 
@@ -28,7 +27,7 @@ def grid_of_words(flags: Mapping[str, Sequence[str]]) -> Grid:
     """The grid that a command line gives: flag -> the words that followed it."""
     several = {
         flag
-        for action in settings.build_parser()._actions
+        for action in build_parser()._actions
         if action.nargs == "+"
         for flag in action.option_strings
     }
@@ -102,7 +101,7 @@ def words_of_value(flag: str, value: object) -> Words:
 @functools.cache
 def flags_with_values() -> frozenset[str]:
     """The flags of train.py that cannot do without one."""
-    actions = settings.build_parser()._actions
+    actions = build_parser()._actions
     return frozenset(
         flag
         for action in actions
@@ -125,7 +124,7 @@ def expand(grids: Iterable[Grid]) -> list[Words]:
 
 
 def check_flags(flags: Iterable[str]) -> None:
-    known = [flag for flag in settings.build_parser().known_flags() if flag not in NOT_FOR_SWEEPS]
+    known = [flag for flag in build_parser().known_flags() if flag not in NOT_FOR_SWEEPS]
     own = options.build_parser().known_flags()
     for flag in flags:
         if flag in NOT_FOR_SWEEPS:

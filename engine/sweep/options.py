@@ -9,8 +9,9 @@ from pathlib import Path
 
 from errors import UsageError
 
-from ..flags import HelpFormatter, Parser, number
+from ..flags import HelpFormatter, Parser
 from ..published import canonical
+from ..values import number
 
 DESCRIPTION = """\
 Make every run of a grid: give any flags of train.py (python train.py --help lists them), each

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,26 +11,13 @@ from pathlib import Path
 from errors import UsageError
 from methods import METHODS
 
-from ..config import parse
+from ..config import IN_DEFAULT_NAME, consequential, settings_with
 from ..config_file import BadRun, read_config
-from ..flags import options_before, require_options
-from ..identity import INCIDENTAL, consequential
+from ..flags import parse
+from ..options import options_before, require_options
 from ..run_folder import RunFolder
 from ..status import holder
 from .grid import Words
-
-#: What train.py's default name of a run says.
-IN_DEFAULT_NAME = (
-    "dataset",
-    "method",
-    "augmentation",
-    "train_images",
-    "imbalance",
-    "label_noise",
-    "compute_budget",
-    "budget",
-    "seed",
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +83,7 @@ def read_run(words: Words) -> tuple[Run, list[str]]:
     if "--experiment-name" not in words:
         settings.experiment_name = name_of(vars(settings))
         words = (*words, "--experiment-name", settings.experiment_name)
-    return Run(words, json.loads(json.dumps(vars(settings), default=str))), notes
+    return Run(words, vars(settings)), notes
 
 
 def name_of(settings: Mapping) -> str:
@@ -109,11 +95,11 @@ def name_of(settings: Mapping) -> str:
     """
     plain = flatten(defaults(*(settings[name] for name in ("dataset", "method", "augmentation"))))
     plain |= options_before(METHODS[settings["method"]])
-    parts = [settings["experiment_name"]]
+    parts, incidental = [settings["experiment_name"]], settings_with("where")
     for name, value in flatten(settings).items():
         rounded = isinstance(value, float) and value != float(f"{value:g}")
         told = name in IN_DEFAULT_NAME and not rounded
-        if value != plain[name] and name not in INCIDENTAL and not told:
+        if value != plain[name] and name not in incidental and not told:
             parts.append(name.replace("_", "-") + text_of(value))
     return re.sub(r"[^\w.+-]", "-", "_".join(parts))
 

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from errors import UsageError
 
-from ..config import OPTIMIZER, build_parser, parse, tunable_flags
-from ..flags import unknown_flag
+from ..config import settings_with, tunable_settings
+from ..flags import build_parser, flag_of, parse, unknown_flag
 from ..run_folder import ENDED, TUNING
 from .estimate import DAMAGES, last_row
 from .grid import Grid, Words, expand, grid_of_words
@@ -120,7 +120,7 @@ def list_cells(
 
 
 def check_tuned(grids: Sequence[Grid], tuned: Iterable[str]) -> None:
-    known = [f"--{name}" for name in tunable_flags()]
+    known = [flag_of(name) for name in tunable_settings()]
     for flag in tuned:
         if f"--{flag[2:]}" not in known:
             raise unknown_tuned(known, flag)
@@ -130,7 +130,7 @@ def check_tuned(grids: Sequence[Grid], tuned: Iterable[str]) -> None:
 
 def unknown_tuned(known: Sequence[str], flag: str) -> UsageError:
     if flag in build_parser().known_flags():
-        names = ", ".join(name[2:] for name in known[: len(OPTIMIZER)])
+        names = ", ".join(name[2:] for name in known[: len(settings_with("tunable"))])
         return UsageError(
             f"--tune {flag[2:]}: not to be tuned; give one of {names}, or an option with a value "
             "of a method or an augmentation"

@@ -1,0 +1,61 @@
+"""Options of methods and augmentations, declared once: at their constructors."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from errors import UsageError
+
+
+class Option(NamedTuple):
+    """A keyword argument of a constructor, annotated as `Annotated[type, dict(help=...)]`."""
+
+    kind: type  # int, float, bool or str
+    default: typing.Any
+    facts: Mapping[str, typing.Any]  # help, bounds, choices, ..., see `methods.Method`
+
+
+def options_of(constructor: type) -> dict[str, Option]:
+    """Return the options of a method or augmentation by name.
+
+    They are those of its constructor and, where it passes on others, of its base classes'.
+    """
+    options: dict[str, Option] = {}
+    for owner in constructor.__mro__:
+        make = vars(owner).get("__init__")
+        if make is None:
+            continue
+        hints = typing.get_type_hints(make, include_extras=True)
+        parameters = inspect.signature(make).parameters.values()
+        for parameter in parameters:
+            if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in options:
+                annotated, facts = typing.get_args(hints[parameter.name])
+                kind = plain_kind(annotated)
+                options[parameter.name] = Option(kind, parameter.default, facts)
+        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
+            break
+    return options
+
+
+def plain_kind(annotated: object) -> type:
+    """Return int, float, bool, str or list, of an annotation that may also allow None."""
+    kinds = [typing.get_origin(each) or each for each in typing.get_args(annotated)]
+    if typing.get_origin(annotated) is list or not kinds:
+        kinds = [typing.get_origin(annotated) or annotated]
+    return next(kind for kind in kinds if kind in (int, float, bool, str, list))
+
+
+def options_before(constructor: type) -> dict[str, object]:
+    """Return what versions without some of the options did in their place: name -> value."""
+    options = options_of(constructor).items()
+    return {name: option.facts.get("before", option.default) for name, option in options}
+
+
+def require_options(constructor: type, options: Mapping[str, object]) -> None:
+    """Refuse options of which one that has to be given is not."""
+    for name, option in options_of(constructor).items():
+        if "needed" in option.facts and options[name] is None:
+            raise UsageError(f"`{name}`: not given; it is {option.facts['needed']}")
