@@ -62,6 +62,7 @@ class Method(nn.Module):
     options are taken by `**options` and passed on.
     """
 
+    importance = False  # whether images are favoured by what the network makes of them
     num_candidates = 0  # images that `choose` has scored at once; none here
     uniform_steps = 0  # first steps of the run that are plain SGD's, see `Selecting`
     #: Of each option that names a file, the SHA-256 of what was read: a run is identified by this.

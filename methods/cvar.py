@@ -24,6 +24,8 @@ class CVaR(Selecting):
     a batch whose size is given, and the hardest few are often those of a wrong label.
     """
 
+    importance = True
+
     def __init__(
         self,
         task: Task,

@@ -20,6 +20,8 @@ class HardnessWeighted(Selecting):
     The `HardnessWeightedSampler` at work (Fidon et al. 2022).
     """
 
+    importance = True
+
     def __init__(
         self,
         task: Task,

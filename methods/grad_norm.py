@@ -48,6 +48,8 @@ class GradNorm(Selecting):
     nothing; scoring is in eval mode.
     """
 
+    importance = True
+
     tau: Tensor  # float32, running estimate of what scoring gains
 
     def __init__(

@@ -31,6 +31,8 @@ class InfoBatch(Selecting):
     How many images are kept is read back from the device once per pass.
     """
 
+    importance = True
+
     losses: Tensor  # float32 [N], last known; NaN where there is none yet
     mean: Tensor  # of the losses when the present pass was drawn
 

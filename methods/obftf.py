@@ -24,6 +24,8 @@ class OBFTF(Selecting):
     here every candidate is scored for the purpose, and that is counted.
     """
 
+    importance = True
+
     def __init__(
         self,
         task: Task,

@@ -34,6 +34,8 @@ class RhoLoss(Selecting):
     Of a mixed image the loss is that of its mixed target, the irreducible one its owner's.
     """
 
+    importance = True
+
     irreducible_losses: Tensor  # float32 [N]; NaN where an image has none
     scored: Tensor  # int64, images that have one
 

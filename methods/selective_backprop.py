@@ -21,6 +21,8 @@ class SelectiveBackprop(Selecting):
     its training losses begin the history.
     """
 
+    importance = True
+
     def __init__(
         self,
         task: Task,

@@ -25,6 +25,8 @@ class PSGD(Selecting, UnifSGD):
     While nothing is learnt all images are alike: the first subset is then unif-SGD's.
     """
 
+    importance = True
+
     SAMPLER = PSGDSampler
 
     def __init__(
