@@ -30,6 +30,7 @@ from engine.config import settings_with
 from engine.flags import build_parser, parse
 from engine.run_folder import COLUMNS
 from engine.signals import Signals
+from engine.status import read_status
 from engine.sweep import process
 from engine.sweep.estimate import STARTING, epochs_made, in_words
 from engine.sweep.grid import expand
@@ -40,7 +41,6 @@ from engine.sweep.runs import Run, list_runs
 from engine.sweep.schedule import Schedule
 from engine.sweep.sweep import grids
 from engine.sweep.tuning import list_cells
-from engine.watch import read_status
 from methods import METHODS
 
 assert_refused = partial(conftest.assert_refused, absent="results")
