@@ -21,6 +21,7 @@ import pytest
 import small_files
 import torch
 from conftest import ROOT, Completed, assert_refused, run_command
+from other_values import unlisted
 from PIL import Image
 from test_methods import SCORED
 
@@ -33,7 +34,7 @@ from engine.flags import build_parser, parse
 from engine.models import create_model
 from engine.options import options_of
 from engine.run_folder import COLUMNS
-from methods import METHODS
+from methods import METHODS, Selecting
 
 #: On a processor a seed gives the same bits every time.
 CPU = ("--device", "cpu")
@@ -353,7 +354,7 @@ OPTIONS = {
     "uniform_epochs": (
         "--uniform-epochs 3",
         3,
-        METHODS.keys() - {"SGD", "unif-SGD", "random-subset", "coreset"},
+        {name for name, method in METHODS.items() if issubclass(method, Selecting)},
     ),
     "sb_beta": ("--sb-beta 2.5", 2.5, {"selective-backprop"}),
     "dro_beta": ("--dro-beta 10", 10.0, {"dro"}),
@@ -377,6 +378,11 @@ OPTIONS = {
     "cutout_size": ("--cutout-size 3", 3, {"cutout"}),
     "randaugment_n": ("--randaugment-n 1", 1, {"randaugment"}),
     "randaugment_m": ("--randaugment-m 30", 30, {"randaugment"}),
+}
+OPTIONS_LISTED = frozenset(OPTIONS)
+OPTIONS |= {
+    name: (" ".join(filter(None, (each.flag, each.text))), each.value, each.users)
+    for name, each in unlisted(OPTIONS).items()
 }
 
 
@@ -1166,6 +1172,13 @@ DEFAULTS = {
     "--resident-limit": "half the memory of the device",
     "--num-threads": "as many as PyTorch takes",
 }
+for option in unlisted(OPTIONS_LISTED).values():
+    if option.text is None:
+        SWITCHES.add(option.flag)
+    elif option.default is None:
+        WITHOUT_DEFAULT.add(option.flag)
+    else:
+        DEFAULTS[option.flag] = str(option.default)
 
 
 def test_the_help_has_every_flag(help_text: dict[str, str]) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 import conftest
 import pytest
 from conftest import ROOT, Completed
+from other_values import unlisted
 from small_files import write_cifar10
 from test_command_line import COMMANDS, CPU
 from test_durability import has_checkpoint, wait_until
@@ -41,7 +42,6 @@ from engine.sweep.runs import Run, list_runs
 from engine.sweep.schedule import Schedule
 from engine.sweep.sweep import grids
 from engine.sweep.tuning import list_cells
-from methods import METHODS
 
 assert_refused = partial(conftest.assert_refused, absent="results")
 
@@ -237,6 +237,9 @@ COMPANY = {
     "--randaugment-m": "--augmentation randaugment",
     "--image-size": "--dataset folder",
 }
+for option in unlisted({flag[2:].replace("-", "_") for flag in OTHER}).values():
+    OTHER[option.flag] = option.text
+    COMPANY[option.flag] = f"--{option.axis} {min(option.users)}"
 
 
 def test_the_flags_named_here_are_all_that_change_a_run() -> None:
