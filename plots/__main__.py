@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from .command import run_command
-from .figures import KINDS, draw
+from .figures import KINDS, save_figures
 from .study import Study, summarise, summarise_differences
 from .tables import latex, markdown, markdown_costs
 
@@ -33,7 +33,7 @@ def make_all(study: Study, results: Path) -> None:
     )
     drawn: list[Path] = []
     for kind in KINDS:
-        stems, gaps = draw(study, kind, results / "figures")
+        stems, gaps = save_figures(study, kind, results / "figures")
         drawn += stems
         for gap in gaps:
             print(f"note: {gap}", file=sys.stderr)

@@ -23,23 +23,23 @@ FULL = (0, (6, 3))  # of the line of full training
 SPREAD = 0.6  # of the room between two budgets, over which methods stand side by side
 
 
-def draw_accuracy(study: Study) -> Figure:
+def plot_accuracy(study: Study) -> Figure:
     """Last-epoch accuracy in percent against budget, a panel per augmentation."""
-    return draw_against_budget(study, "test_accuracy", f"{study.accuracy} accuracy (%)")
+    return plot_against_budget(study, "test_accuracy", f"{study.accuracy} accuracy (%)")
 
 
-def draw_worst_class(study: Study) -> Figure:
+def plot_worst_class(study: Study) -> Figure:
     """Likewise, of the class with the lowest accuracy."""
     logged = study.runs["worst_class_accuracy"].notna()
     if not logged.any():
         raise Gap("no run logged worst_class_accuracy")
     study = Study(study.runs[logged], study.curves)
-    return draw_against_budget(
+    return plot_against_budget(
         study, "worst_class_accuracy", f"worst class's {study.accuracy} accuracy (%)"
     )
 
 
-def draw_against_budget(study: Study, column: str, label: str) -> Figure:
+def plot_against_budget(study: Study, column: str, label: str) -> Figure:
     """A panel per augmentation with a line per method: means, and intervals over seeds.
 
     Budgets stand at equal distances, whatever their values, so that none are crowded. Full training
@@ -58,13 +58,13 @@ def draw_against_budget(study: Study, column: str, label: str) -> Figure:
         part = study.where("augmentation_label", augmentation)
         if len(full):
             axis.axhline(full[column].mean(), color="black", linestyle=FULL, linewidth=0.7)
-        draw_panel(axis, part, study, column)
+        plot_panel(axis, part, study, column)
         counts = part.runs.groupby(["method_label", "budget"]).size()
         axis.set_title(f"{augmentation} ({seeds_text(counts)})")
     for axis in axes[:, 0]:
         axis.set_ylabel(label)
     for axis in panels[-columns:]:
-        axis.set_xlabel(f"budget (% of all {study.budget_unit}), methods side by side")
+        axis.set_xlabel(f"budget (% of all {study.budget_unit})")
         axis.tick_params(labelbottom=True)
     add_legend(figure, study.methods)
     add_title(figure, study.title, explain(study, len(full) > 0))
@@ -78,7 +78,7 @@ def full_training(study: Study) -> pd.DataFrame:
 
 
 def explain(study: Study, with_line: bool) -> str:
-    """How to read points and bars, which a single seed has none of."""
+    """Say how to read points and bars, which a single seed has none of."""
     counts = study.runs.groupby(["method_label", "augmentation_label", "budget"]).size()
     text = f"Last epoch; {INTERVAL} over n seeds"
     if counts.max() == 1:
@@ -88,7 +88,7 @@ def explain(study: Study, with_line: bool) -> str:
     return text + ("; dashed: SGD, standard, 100%" if with_line else "")
 
 
-def draw_panel(axis: Axes, part: Study, study: Study, column: str) -> None:
+def plot_panel(axis: Axes, part: Study, study: Study, column: str) -> None:
     budgets, methods = study.budgets, study.methods
     for i, (label, *look) in enumerate(methods):
         runs = part.runs[part.runs["method_label"] == label]

@@ -1,4 +1,4 @@
-"""What may be compared: runs in cells of the grid, cells in setups.
+"""Comparable runs: runs in cells of the grid, cells in setups.
 
 A cell is all that decides a run's result but the seed: its settings, the kind of device, the
 precision and number of processes that it had, and its versions. A setup is the cells that differ
@@ -222,7 +222,7 @@ def untold(declared: Mapping, options: pd.Series) -> list[str]:
 
 
 def tell_tuned(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
-    """Where tuning chose several values in one cell, tell them in the method's label."""
+    """Add values to the method's label where tuning chose several in one cell."""
     cell = ["setup", "method_label", "augmentation_label", "budget"]
     for _, group in table.groupby(["setup", "method_label"], sort=False):
         if group.groupby(cell)["tuned"].nunique().max() > 1:

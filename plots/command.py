@@ -1,4 +1,4 @@
-"""What the commands of this package share: their argument, their notes and their errors."""
+"""Common parts of the commands of this package: their argument, their notes and their errors."""
 
 from __future__ import annotations
 

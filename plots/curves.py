@@ -19,7 +19,7 @@ AXES = {
 MARKERS = 5  # on each curve
 
 
-def draw_curves(study: Study) -> Figure:
+def plot_curves(study: Study) -> Figure:
     """A row per budget with methods to compare, a column per measure of effort; of one setup.
 
     Lines are means over seeds, at the mean effort of each epoch; bands reach from the lowest seed
@@ -34,7 +34,7 @@ def draw_curves(study: Study) -> Figure:
         row[0].set_ylabel(f"{study.accuracy} accuracy (%)")
         row[1].set_title(f"budget {100 * budget:g}% ({seeds_text(counts)})")
         for axis, effort in zip(row, AXES):
-            draw_panel(axis, part, study, effort)
+            plot_panel(axis, part, study, effort)
     for axis, label in zip(axes[-1], AXES.values()):
         axis.set_xlabel(label)
     explanation = "Mean over n seeds; the band reaches from the lowest seed to the highest"
@@ -45,7 +45,7 @@ def draw_curves(study: Study) -> Figure:
     return figure
 
 
-def draw_panel(axis: Axes, part: Study, study: Study, effort: str) -> None:
+def plot_panel(axis: Axes, part: Study, study: Study, effort: str) -> None:
     for i, (label, *look) in enumerate(study.methods):
         curves = part.curves[part.curves["method_label"] == label].dropna(subset="test_accuracy")
         if curves.empty:

@@ -16,7 +16,7 @@ from .style import INTERVAL, add_title, grid_shape, hide_unused, in_order, line_
 LINEAR = 10  # percentage points: a wider range is drawn on a scale that is logarithmic beyond one
 
 
-def draw_differences(study: Study) -> Figure:
+def plot_differences(study: Study) -> Figure:
     """A panel per budget, a row per method: mean and interval; of one setup and augmentation."""
     pairs = paired_differences(study.runs)
     if pairs.empty:
@@ -28,7 +28,7 @@ def draw_differences(study: Study) -> Figure:
     figure, axes = new_figure(rows, columns, height, sharex=True, sharey=True)
     panels = hide_unused(axes, len(budgets))
     for axis, budget in zip(panels, budgets):
-        counts = draw_panel(axis, pairs[pairs["budget"] == budget], methods)
+        counts = plot_panel(axis, pairs[pairs["budget"] == budget], methods)
         axis.set_title(f"budget {100 * budget:g}%\n({seeds_text(counts)})")
     for axis in panels[-columns:]:
         axis.tick_params(labelbottom=True)
@@ -60,7 +60,7 @@ def uncorrelated(pairs: pd.DataFrame) -> str:
     )
 
 
-def draw_panel(axis: Axes, pairs: pd.DataFrame, methods: list[tuple[str, str, int]]) -> list[int]:
+def plot_panel(axis: Axes, pairs: pd.DataFrame, methods: list[tuple[str, str, int]]) -> list[int]:
     """Draw one cell of the grid; how many seeds stand behind each of its points."""
     counts = []
     axis.axvline(0, color="black", linewidth=0.7)

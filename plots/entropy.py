@@ -1,4 +1,4 @@
-"""How evenly images were used, the entropy H(c) of their counts, against accuracy."""
+"""Sampling entropy, which says how evenly images were used, against accuracy."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from .study import Study
 from .style import add_legend, add_title, grid_shape, hide_unused, line_style, new_figure
 
 
-def draw_entropy(study: Study) -> Figure:
+def plot_entropy(study: Study) -> Figure:
     """A panel per budget with methods to compare, a point per run; of one setup and augmentation.
 
-    H(c) is in nats, after the last epoch; log N, even use of all N images, is dotted.
+    The entropy H(c) of the images' sample counts c is in nats, after the last epoch; log N, even
+    use of all N images, is dotted.
     """
     study = study.compared()
     budgets = study.budgets
@@ -24,13 +25,13 @@ def draw_entropy(study: Study) -> Figure:
     panels = hide_unused(axes, len(budgets))
     for axis, budget in zip(panels, budgets):
         part = study.where("budget", budget)
-        draw_panel(axis, part)
+        plot_panel(axis, part)
         counts = part.runs.groupby("method_label").size()
         axis.set_title(f"budget {100 * budget:g}%\n({seeds_text(counts)})")
     for axis in axes[:, 0]:
         axis.set_ylabel(f"{study.accuracy} accuracy (%)")
     for axis in panels[-columns:]:
-        axis.set_xlabel("H(c) (nats)")
+        axis.set_xlabel("sampling entropy (nats)")
     add_legend(figure, study.methods)
     add_title(
         figure,
@@ -41,7 +42,7 @@ def draw_entropy(study: Study) -> Figure:
     return figure
 
 
-def draw_panel(axis: Axes, part: Study) -> None:
+def plot_panel(axis: Axes, part: Study) -> None:
     for label, *look in part.methods:
         runs = part.runs[part.runs["method_label"] == label]
         style = line_style(*look) | {"linestyle": "none", "markersize": 3.5}

@@ -13,7 +13,7 @@ LEAST_PAIRS = 3  # common seeds that a verdict needs: two that agree by rounding
 
 
 class Estimate(NamedTuple):
-    """What n numbers say about their expected value; all but n and the mean are NaN for n = 1.
+    """Estimate of the expected value of n numbers; all but n and the mean are NaN for n = 1.
 
     `low` and `high` bound the confidence interval of the mean; `p` is of the two-sided test that
     the expected value is zero.
@@ -46,7 +46,7 @@ def estimate(values: Iterable[float], level: float = LEVEL) -> Estimate:
 
 
 class Unpaired(NamedTuple):
-    """What pairing by seed does to a comparison, and Welch's t-test, which does without.
+    """Effect of pairing by seed on a comparison, and Welch's t-test, which does without.
 
     `correlation` is that of the two sides' numbers over seeds. Where it is negative, the spread of
     the differences is above what the two spreads make by themselves, so pairing costs power.
@@ -82,12 +82,12 @@ def without_pairing(ours: Iterable[float], theirs: Iterable[float]) -> Unpaired:
 
 
 def is_higher(differences: Estimate) -> bool:
-    """Whether paired differences are above zero significantly, in enough pairs."""
+    """Decide whether paired differences are above zero significantly, in enough pairs."""
     return differences.n >= LEAST_PAIRS and differences.mean > 0 and differences.p < LEVEL
 
 
 def seeds_text(counts: Iterable[int]) -> str:
-    """How many seeds stand behind some numbers: n = 3, or n = 2 to 3."""
+    """Say how many seeds stand behind some numbers: n = 3, or n = 2 to 3."""
     counts = list(counts)
     least, most = min(counts), max(counts)
     return f"n = {least}" if least == most else f"n = {least} to {most}"

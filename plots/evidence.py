@@ -1,4 +1,4 @@
-"""What runs say for or against a claim: paired differences, pooled over cells, and a verdict."""
+"""Evidence for or against a claim: paired differences, pooled over cells, and a verdict."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def pool(values: pd.DataFrame, cell: Sequence[str], sides: Sequence[str] = ()) -
 
 
 def judge(values: Iterable[float], bound: float = 0, tests: int = 1) -> str:
-    """Whether an expected value is above a bound, by a two-sided t-test.
+    """Decide whether an expected value is above a bound, by a two-sided t-test.
 
     Args:
         values: independent numbers, `LEAST_PAIRS` or more.

@@ -8,27 +8,27 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from .budgets import draw_accuracy, draw_worst_class
-from .curves import draw_curves
-from .differences import draw_differences
-from .entropy import draw_entropy
+from .budgets import plot_accuracy, plot_worst_class
+from .curves import plot_curves
+from .differences import plot_differences
+from .entropy import plot_entropy
 from .gap import Gap
-from .heat_map import draw_heat_map
+from .heat_map import plot_heat_map
 from .study import Study
 from .style import save
 
 KINDS: dict[str, Callable[[Study], Figure]] = {
-    "accuracy": draw_accuracy,
-    "difference": draw_differences,
-    "worst-class": draw_worst_class,
-    "heat-map": draw_heat_map,
-    "entropy": draw_entropy,
-    "curves": draw_curves,
+    "accuracy": plot_accuracy,
+    "difference": plot_differences,
+    "worst-class": plot_worst_class,
+    "heat-map": plot_heat_map,
+    "entropy": plot_entropy,
+    "curves": plot_curves,
 }
 BY_AUGMENTATION = ("difference", "entropy", "curves")  # a file each, so that panels stay large
 
 
-def draw(study: Study, kind: str, folder: Path) -> tuple[list[Path], list[str]]:
+def save_figures(study: Study, kind: str, folder: Path) -> tuple[list[Path], list[str]]:
     """Draw one kind of figure for every setup into FOLDER/SETUP_KIND.png and .pdf.
 
     Returns:
@@ -46,7 +46,7 @@ def draw(study: Study, kind: str, folder: Path) -> tuple[list[Path], list[str]]:
 
 
 def parts(study: Study, kind: str) -> Iterator[tuple[str, Study]]:
-    """What goes into one figure, and its name: a setup, or one augmentation of it."""
+    """Yield the content of each figure and its name: a setup, or one augmentation of it."""
     for setup, part in study.split("setup"):
         if kind in BY_AUGMENTATION:
             for augmentation in part.augmentations:

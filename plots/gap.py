@@ -1,5 +1,5 @@
-"""What stands in for a figure that there are no runs for."""
+"""Figures that cannot be made from the runs."""
 
 
 class Gap(Exception):
-    """Why a figure or table cannot be made from these runs: a few words."""
+    """Raised with a few words that say why these runs make no figure or table."""

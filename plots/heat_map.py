@@ -14,7 +14,7 @@ from .style import add_title, grid_shape, hide_unused, new_figure
 DARK = 0.45  # of the colours' range: on what lies below, white is read better than black
 
 
-def draw_heat_map(study: Study) -> Figure:
+def plot_heat_map(study: Study) -> Figure:
     """A panel per budget with methods to compare; rows are methods, columns augmentations."""
     study = study.compared()
     budgets, methods = study.budgets, study.methods
@@ -23,7 +23,7 @@ def draw_heat_map(study: Study) -> Figure:
     panels = hide_unused(axes, len(budgets))
     for axis, budget in zip(panels, budgets):
         part = study.where("budget", budget)
-        image = draw_panel(axis, part, study)
+        image = plot_panel(axis, part, study)
         figure.colorbar(image, ax=axis, pad=0.02, aspect=15).ax.grid(False)
         counts = part.runs.groupby(["method_label", "augmentation_label"]).size()
         bracketed = ", in brackets" if counts.nunique() > 1 else ""
@@ -39,7 +39,7 @@ def draw_heat_map(study: Study) -> Figure:
     return figure
 
 
-def draw_panel(axis: Axes, part: Study, study: Study) -> AxesImage:
+def plot_panel(axis: Axes, part: Study, study: Study) -> AxesImage:
     labels, augmentations = [label for label, *_ in study.methods], study.augmentations
     table = part.runs.pivot_table("test_accuracy", "method_label", "augmentation_label")
     means = table.reindex(index=labels, columns=augmentations).to_numpy()

@@ -51,22 +51,22 @@ class Study:
 
     @property
     def title(self) -> str:
-        """Of a study of one setup."""
+        """Return the title of a study of one setup."""
         return self.runs["title"].iloc[0]
 
     @property
     def budget_unit(self) -> str:
-        """What the budgets of one setup are shares of."""
+        """Return what the budgets of one setup are fractions of."""
         return "compute" if self.runs["compute_budget"].iloc[0] else "iterations"
 
     @property
     def augmented_title(self) -> str:
-        """Of a study of one setup and augmentation."""
+        """Return the title of a study of one setup and augmentation."""
         return f"{self.title}, {self.runs['augmentation_label'].iloc[0]}"
 
     @property
     def accuracy(self) -> str:
-        """What the accuracies of one setup are of, for an axis."""
+        """Return what the accuracies of one setup are of, for an axis."""
         return "test" if self.runs["validation"].isna().all() else "validation"
 
     @property

@@ -46,7 +46,7 @@ matplotlib.rcParams.update(
 
 
 class Look(NamedTuple):
-    """How one method looks in every figure."""
+    """Look of one method in every figure."""
 
     colour: str
     marker: str

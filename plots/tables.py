@@ -21,7 +21,7 @@ LATEX = {"\\": r"\textbackslash{}", "±": r"$\pm$", EMPTY: "--"} | {c: f"\\{c}" 
 
 
 def is_best(cell: pd.DataFrame, label: str) -> bool:
-    """Whether one method beats every other one of a cell's, significantly.
+    """Decide whether one method beats every other one of a cell's, significantly.
 
     Nothing is corrected for: all the tests have to reject, so chance has to strike in each.
 
@@ -36,7 +36,7 @@ def is_best(cell: pd.DataFrame, label: str) -> bool:
 
 
 def cell_texts(part: Study) -> dict[tuple[str, str, float], tuple[str, bool]]:
-    """Of one setup: (method, augmentation, budget) -> its text, and whether it is in bold."""
+    """Cells of one setup: (method, augmentation, budget) -> its text, and whether it is in bold."""
     texts = {}
     counts = part.runs.groupby(["method_label", "augmentation_label", "budget"]).size()
     usual = counts.mode()[0]
@@ -53,7 +53,7 @@ def cell_texts(part: Study) -> dict[tuple[str, str, float], tuple[str, bool]]:
 
 
 def compute(runs: pd.DataFrame) -> pd.Series:
-    """Of each run, in epochs of plain training on all images."""
+    """Cost of each run, in epochs of plain training on all images."""
     cost = runs["images_scored"] + TRAINING_COST * runs["images_trained"]
     return cost / (TRAINING_COST * runs["num_images"])
 

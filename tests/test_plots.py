@@ -20,10 +20,10 @@ from synthetic_results import IMAGES, VERSIONS, write_run
 from methods import METHODS
 from plots import __main__ as command
 from plots import claims
-from plots.budgets import draw_accuracy
+from plots.budgets import plot_accuracy
 from plots.claim_tests import Case, above
 from plots.claims import CLAIMS, Claim, check
-from plots.curves import draw_curves
+from plots.curves import plot_curves
 from plots.estimates import estimate, without_pairing
 from plots.evidence import Pooled, judge
 from plots.figures import BY_AUGMENTATION, KINDS
@@ -134,7 +134,7 @@ def test_one_seed_has_no_interval_and_the_figure_says_so(tmp_path):
     row = summarise(study).iloc[0]
     assert row["n"] == 1
     assert row[["test_accuracy_sd", "test_accuracy_low", "test_accuracy_high"]].isna().all()
-    figure = draw_accuracy(study)
+    figure = plot_accuracy(study)
     assert "no interval" in figure.get_suptitle().replace("\n", " ")
     assert "n = 1" in figure.axes[0].get_title()
     assert "no spread is known" in markdown(study)
@@ -335,7 +335,7 @@ def test_full_training_is_a_line_and_not_a_budget_among_others(tmp_path):
     full = write_grid(tmp_path, {"SGD": 0.1}, ["standard"], [1.0])
     study = read_study(tmp_path)
     mean = np.mean(list(full.values()))
-    figure = draw_accuracy(study)
+    figure = plot_accuracy(study)
     assert "dashed: SGD, standard, 100%" in figure.get_suptitle().replace("\n", " ")
     for panel in figure.axes:
         lines = [line for line in panel.lines if line.get_linestyle() == "--"]
@@ -348,14 +348,14 @@ def test_full_training_is_a_line_and_not_a_budget_among_others(tmp_path):
         assert "100%" not in titles, kind
 
     write_grid(tmp_path, {"unif-SGD": 0.1}, ["ricap"], [1.0])
-    ticks = draw_accuracy(read_study(tmp_path)).axes[0].get_xticklabels()
+    ticks = plot_accuracy(read_study(tmp_path)).axes[0].get_xticklabels()
     assert [label.get_text() for label in ticks] == ["20", "30", "100"]
 
 
 def test_without_full_training_every_budget_is_shown(grid):
     study = read_study(grid[0])
     assert study.budgets == [0.2, 0.3]
-    figure = draw_accuracy(study)
+    figure = plot_accuracy(study)
     assert "dashed" not in figure.get_suptitle()
     ticks = figure.axes[0].get_xticklabels()
     assert [label.get_text() for label in ticks] == ["20", "30"]
@@ -657,7 +657,7 @@ def test_budgets_of_compute_are_kept_apart_and_named(tmp_path):
     ]  # fmt: skip
     labels = {}
     for _, part in study.split("setup"):
-        figure = draw_accuracy(part)
+        figure = plot_accuracy(part)
         kind = part.runs["compute_budget"].iloc[0]
         labels[kind] = figure.axes[0].get_xlabel()
         assert part.title.endswith("compute budget" if kind else "compute budget off")
@@ -692,7 +692,7 @@ def test_epochs_that_were_not_evaluated_have_no_part_in_the_curves(tmp_path):
     study = read_study(tmp_path)
     assert not study.notes
     assert study.runs["test_accuracy"].tolist() == [80]
-    axis = draw_curves(study).axes[0]
+    axis = plot_curves(study).axes[0]
     assert axis.lines[0].get_xdata().tolist() == [2, 4]
 
 
