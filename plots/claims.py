@@ -135,7 +135,7 @@ def check(claim: Claim, study: Study) -> tuple[str, list[str]]:
 
 
 def concerns(claim: Claim, part: Study) -> bool:
-    """Decide whether a claim is about a setup: of balanced data and right labels, or of imbalanced."""
+    """Decide whether a claim is about a setup: balanced with right labels, or imbalanced."""
     imbalance = part.runs["imbalance"]
     if claim.imbalanced:
         return imbalance.notna().all()
