@@ -50,14 +50,14 @@ class CropAndFlip:
         return windows.index_select(0, start)
 
 
-def normalise(images: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
-    """uint8 [b, c, h, w] to float32 (value / 255 - mean) / deviation, per channel: both [c]."""
-    return rescale(images, *scale_and_shift(mean, deviation))
+def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """uint8 [b, c, h, w] to float32 (value / 255 - mean) / std, per channel: both [c]."""
+    return rescale(images, *scale_and_shift(mean, std))
 
 
-def scale_and_shift(mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
-    """What `rescale` normalises by, from mean and deviation per channel: both [c, 1, 1]."""
-    return (1 / (255 * deviation)).view(-1, 1, 1), (mean / deviation).view(-1, 1, 1)
+def scale_and_shift(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    """What `rescale` normalises by, from mean and std per channel: both [c, 1, 1]."""
+    return (1 / (255 * std)).view(-1, 1, 1), (mean / std).view(-1, 1, 1)
 
 
 def rescale(images: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from engine.identity import identity
 from engine.run_folder import RunFolder
 from methods import METHODS
 
+from .ours import make_steps
 from .score_files import noise_options
 
 STEPS = 10  # timed, to tell how long an epoch's take
@@ -48,11 +49,9 @@ def main() -> None:
                 method, options.dataset, dataset.train_labels, file
             )
             trainer = build(settings, dataset, torch.device("cpu"))
-        trainer.start()
-        trainer.make_step(trainer.next_batch())
+        make_steps(trainer, 1)
         began = time.perf_counter()
-        for _ in range(STEPS):
-            trainer.make_step(trainer.next_batch())
+        make_steps(trainer, STEPS)
         epoch = (time.perf_counter() - began) / STEPS * trainer.task.steps_per_epoch
         with tempfile.TemporaryDirectory(dir=".") as parent, RunFolder(Path(parent), "run") as run:
             saves = []

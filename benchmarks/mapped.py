@@ -15,7 +15,7 @@ import torch
 from augmentations import AUGMENTATIONS
 from data import Dataset
 from engine.images import MappedImages
-from engine.loader import Stream
+from engine.loader import Loader
 from engine.values import number
 
 from .pipeline import BATCH_SIZE, machine
@@ -50,7 +50,7 @@ def forget(path: Path, images: np.memmap) -> None:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def stream_rate(stream: Stream, ahead: int) -> float:
+def stream_rate(stream: Loader, ahead: int) -> float:
     """Images per second of BATCHES batches of images drawn from all of the data."""
     index = torch.randint(len(stream.labels), (BATCHES, BATCH_SIZE))
     start = time.perf_counter()
@@ -78,8 +78,8 @@ def main() -> None:
         labels, classes = np.arange(count) % 10, tuple(map(str, range(10)))
         dataset = Dataset(images, labels, images, labels, classes, (0.5,) * 3, (0.25,) * 3)
         standard, cpu = AUGMENTATIONS["standard"](), torch.device("cpu")
-        resident = Stream(dataset, standard, cpu, 1, float("inf"))
-        mapped = Stream(dataset, standard, cpu, 1, arguments.limit)
+        resident = Loader(dataset, standard, cpu, 1, float("inf"))
+        mapped = Loader(dataset, standard, cpu, 1, arguments.limit)
         assert isinstance(mapped.images, MappedImages)
         rates = [[] for _ in PATHS]
         for _ in range(arguments.rounds + 1):

@@ -19,7 +19,7 @@ from torchvision import transforms
 
 from augmentations import AUGMENTATIONS
 from data import DATASETS, Dataset
-from engine.loader import Stream
+from engine.loader import Loader
 from engine.values import number
 
 BATCH_SIZE = 128
@@ -68,7 +68,7 @@ def warm_loader(dataset: Dataset, augmentation: str) -> Iterator:
             transforms.RandomHorizontalFlip(),
             *POLICIES[augmentation],
             transforms.ToTensor(),
-            transforms.Normalize(dataset.mean, dataset.deviation),
+            transforms.Normalize(dataset.mean, dataset.std),
         ]
     )
     loader = DataLoader(
@@ -97,7 +97,7 @@ def loader_rate(batches: Iterator, seconds: float) -> float:
     return rate
 
 
-def stream_rate(stream: Stream, ahead: int | None, seconds: float) -> float:
+def stream_rate(stream: Loader, ahead: int | None, seconds: float) -> float:
     """Images per second over at least so long, in whole blocks drawn beforehand."""
     n = len(stream.labels)
     count = int(BUDGET * n) // BATCH_SIZE
@@ -152,7 +152,7 @@ def main() -> None:
 
     loaders = {kind: warm_loader(dataset, kind) for kind in POLICIES}
     streams = {
-        name: Stream(dataset, augmentation(), torch.device("cpu"), seed=1)
+        name: Loader(dataset, augmentation(), torch.device("cpu"), seed=1)
         for name, augmentation in AUGMENTATIONS.items()
     }
     loader_rates = {kind: [] for kind in loaders}

@@ -24,8 +24,9 @@ from torch.utils.data import DataLoader, RandomSampler, Sampler, Subset
 from torchvision import transforms
 
 from data import Dataset
-from engine.budget import linear_rate, steps_per_epoch, subset_size
+from engine.budget import linear_rate
 from engine.models import create_model
+from methods import subset_size
 from methods.dro import FLOOR
 
 from .pipeline import PILImages
@@ -40,7 +41,7 @@ class NumberedImages(PILImages):
             transforms.RandomCrop((height, width), padding=dataset.padding),
             transforms.RandomHorizontalFlip(dataset.flip),
             transforms.ToTensor(),
-            transforms.Normalize(dataset.mean, dataset.deviation),
+            transforms.Normalize(dataset.mean, dataset.std),
         ]
         super().__init__(dataset, transforms.Compose(steps))
 
@@ -70,7 +71,7 @@ class PlainSGD:
         self.images, self.device, self.workers = images, device, workers
         self.batch_size, self.budget = settings.batch_size, settings.budget
         self.subset_size = subset_size(settings.budget, len(images))
-        self.steps_per_epoch = steps_per_epoch(settings.budget, len(images), self.batch_size)
+        self.steps_per_epoch = self.subset_size // self.batch_size
         self.classes = len(dataset.classes)
         torch.manual_seed(settings.seed)
         channels, *size = dataset.train_images.shape[1:]

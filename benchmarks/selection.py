@@ -52,16 +52,12 @@ def compare(ours: Callable, theirs: Callable, repeats: int) -> tuple[float, floa
 
 
 def make_task(num_images: int) -> Task:
-    subset_size = int(BUDGET * num_images)
     return Task(
         dataset="none",
         labels=np.zeros(num_images, dtype=np.int64),
-        num_images=num_images,
         num_classes=CLASSES,
         batch_size=BATCH_SIZE,
         budget=BUDGET,
-        subset_size=subset_size,
-        steps_per_epoch=subset_size // BATCH_SIZE,
         epochs=1,
         device=torch.device("cpu"),
         seed=1,

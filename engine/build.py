@@ -22,23 +22,17 @@ from methods import METHODS, Method, OptionError, Task
 from methods.scores import Recording
 from methods.scores.file import HOW
 
-from .budget import (
-    TRAINING_COST,
-    Budget,
-    linear_rate,
-    step_rate,
-    steps_per_epoch,
-    subset_size,
-)
+from .budget import TRAINING_COST, Budget, check_steps, linear_rate, step_rate
 from .config import RunConfig
 from .distributed import ALONE, World
-from .loader import Stream
+from .evaluation import Evaluator
+from .loader import Loader
 from .models import create_model
 from .network import Network, choose_precision
 from .options import require_options
 from .trainer import Trainer
 
-METHOD_SEED = 2  # keeps a method's draws apart from those of the stream, which uses 0 and 1
+METHOD_SEED = 2  # keeps a method's draws apart from those of the loader, which uses 0 and 1
 
 
 def build(
@@ -51,6 +45,7 @@ def build(
     channels, *size = dataset.train_images.shape[1:]
     model = create_model(settings.model, channels, len(dataset.classes), tuple(size))
     network = Network(
+        # The order of memory for which the kernels of convolutions in bf16 are made.
         model.to(device, memory_format=torch.channels_last),
         device,
         precision=choose_precision(settings.amp, device, settings.compile),
@@ -61,7 +56,7 @@ def build(
     augmentation = create_augmentation(settings, *size)
     method = create_method(settings, task)
     if settings.schedule == "linear":
-        rate = partial(linear_rate, total=task.epochs * task.steps_per_epoch, first=settings.lr)
+        rate = partial(linear_rate, total=task.steps, first=settings.lr)
     else:
         milestones, gamma = settings.milestones, settings.gamma
         rate = partial(
@@ -74,8 +69,8 @@ def build(
     return Trainer(
         network,
         method,
-        Stream(dataset, augmentation, device, settings.seed, settings.resident_limit),
-        dataset,
+        Loader(dataset, augmentation, device, settings.seed, settings.resident_limit),
+        Evaluator(dataset, device, settings.resident_limit),
         create_budget(settings, method),
         rate,
         settings.momentum,
@@ -84,24 +79,21 @@ def build(
 
 
 def task_of(settings: RunConfig, dataset: Dataset, device: torch.device) -> Task:
-    """What the run's method may know; a UsageError where the budget is less than one step."""
-    n = len(dataset.train_labels)
-    per_epoch = steps_per_epoch(settings.budget, n, settings.batch_size)
+    """Return the facts for the method; a UsageError where the budget is less than one step."""
     method_seed = np.random.SeedSequence([settings.seed, METHOD_SEED]).generate_state(1)
-    return Task(
+    task = Task(
         dataset=settings.dataset,
         labels=dataset.train_labels,
-        num_images=n,
         num_classes=len(dataset.classes),
         batch_size=settings.batch_size,
         budget=settings.budget,
-        subset_size=subset_size(settings.budget, n),
-        steps_per_epoch=per_epoch,
         epochs=settings.epochs,
         device=device,
         seed=int(method_seed[0]),
         data_sha256=dataset.sha256,
     )
+    check_steps(task)
+    return task
 
 
 def create_augmentation(settings: RunConfig, height: int, width: int) -> Augmentation:
@@ -131,8 +123,7 @@ def create_method(settings: RunConfig, task: Task) -> Method:
 def create_budget(settings: RunConfig, method: Method) -> Budget:
     """The run's budget, less what earlier runs have spent of it where that is to be counted."""
     task = method.task
-    sizes = (task.steps_per_epoch, task.epochs, task.batch_size, settings.compute_budget)
-    budget = Budget(*sizes)
+    budget = Budget(task, settings.compute_budget)
     if not settings.count_scoring_run:
         return budget
     cost = method.scoring_cost
@@ -147,7 +138,7 @@ def create_budget(settings: RunConfig, method: Method) -> Budget:
             f"the budget is {budget.total:,}, so nothing is left to train with; raise --budget or "
             "--epochs, or give scores of shorter runs"
         )
-    return Budget(*sizes, paid_before=cost)
+    return Budget(task, settings.compute_budget, paid_before=cost)
 
 
 def load_dataset(settings: RunConfig) -> Dataset:

@@ -16,7 +16,7 @@ from errors import UsageError
 from .run_folder import RunFolder
 from .watch import CHECKPOINT, settle
 
-FORMAT = 3  # of the checkpoint's contents; another one is refused
+FORMAT = 4  # of the checkpoint's contents; another one is refused
 MAGIC = b"budgeted-training checkpoint\n"
 CURRENT, PREVIOUS = CHECKPOINT, "checkpoint.previous.pt"
 AFRESH = "start afresh with --no-resume --overwrite"

@@ -126,7 +126,7 @@ class Network:
             if self.buffers:
                 torch._foreach_copy_(self.buffers, self.buffers_before)
             return False
-        self.world.share_buffers(self.buffers)
+        self.world.broadcast_buffers(self.buffers)
         return True
 
     def run(self, model: nn.Module, images: Tensor) -> Tensor:

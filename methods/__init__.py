@@ -1,6 +1,6 @@
 """Ways to spend a training budget. To add one: one file here and one line below."""
 
-from .base import Method, OptionError, Selecting, Task
+from .base import Method, OptionError, Selecting, Task, subset_size
 from .batch import Batch
 from .coreset import Coreset, RandomSubset
 from .cvar import CVaR, cvar_weights
@@ -45,4 +45,5 @@ __all__ = [
     "cvar_weights",
     "nearest_mean_subset",
     "per_image",
+    "subset_size",
 ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
+from functools import cached_property
 from types import MappingProxyType
 from typing import Annotated
 
@@ -16,20 +18,42 @@ from .batch import Batch
 
 @dataclass(frozen=True)
 class Task:
-    """What a method may know of the run that it serves."""
+    """The facts of a run that its method may know."""
 
     dataset: str  # its name
     labels: np.ndarray  # int64 [N], class of each training image
-    num_images: int  # N, size of the training set
     num_classes: int  # C
     batch_size: int  # B, images per optimizer step
-    budget: float  # b in (0, 1], share of a full pass spent per epoch
-    subset_size: int  # floor(b * N), images that one budgeted epoch may draw
-    steps_per_epoch: int  # S = floor(subset_size / B)
-    epochs: int  # E budgeted epochs; the run makes E * S steps
+    budget: float  # b in (0, 1], fraction of a full pass spent per epoch
+    epochs: int  # E, budgeted epochs
     device: torch.device  # where state and draws live
     seed: int  # of the method's own random draws
     data_sha256: str | None = None  # `Dataset.sha256`
+
+    @property
+    def num_images(self) -> int:
+        """N, the size of the training set."""
+        return len(self.labels)
+
+    @cached_property
+    def subset_size(self) -> int:
+        """floor(b * N), images that one budgeted epoch may draw."""
+        return subset_size(self.budget, self.num_images)
+
+    @cached_property
+    def steps_per_epoch(self) -> int:
+        """S = floor(subset_size / B)."""
+        return self.subset_size // self.batch_size
+
+    @cached_property
+    def steps(self) -> int:
+        """T = E * S, the optimizer steps of plain SGD."""
+        return self.epochs * self.steps_per_epoch
+
+
+def subset_size(budget: float, num_images: int) -> int:
+    """Return floor(budget * N), of the decimal number as written, not of its binary neighbour."""
+    return int(Decimal(repr(budget)) * num_images)
 
 
 class OptionError(ValueError):
@@ -77,7 +101,7 @@ class Method(nn.Module):
     def draw(self, progress: float) -> Tensor:
         """Indices of the next candidate batches, in order: int64 [k, b], any k >= 1.
 
-        `progress` in [0, 1) is the share of the run's budget that is spent. The k batches must
+        `progress` in [0, 1) is the fraction of the run's budget that is spent. The k batches must
         not depend on what the first of them will teach. b is B or a multiple of it. Here: one
         full pass in a fresh order.
         """
@@ -110,7 +134,7 @@ class Method(nn.Module):
         return torch.randperm(n, generator=self.rng, device=self.task.device)
 
     def in_batches(self, index: Tensor) -> Tensor:
-        """Cut indices [n] in whole batches [n // B, B]; the ragged end is dropped."""
+        """Cut indices [n] in whole batches [n // B, B]; the last incomplete batch is dropped."""
         size = self.task.batch_size
         return index[: len(index) // size * size].view(-1, size)
 
@@ -134,7 +158,7 @@ UniformEpochs = Annotated[
 
 
 class Selecting(Method):
-    """A method that selects images or weighs their losses, after a uniform start if so wished.
+    """A method that selects images or weighs their losses, optionally after a uniform start.
 
     The first `uniform_steps` steps are plain SGD's: the loop has their batches drawn by `plain`,
     hands all of them on, unweighted and unscored, and has the method observe them. `plain` makes
@@ -144,9 +168,8 @@ class Selecting(Method):
 
     def __init__(self, task: Task, *, uniform_epochs: UniformEpochs = 0):
         super().__init__(task)
-        steps = task.epochs * task.steps_per_epoch
         if uniform_epochs is None:
-            self.uniform_steps = min(task.num_images // task.batch_size, steps // 10)
+            self.uniform_steps = min(task.num_images // task.batch_size, task.steps // 10)
         elif uniform_epochs > task.epochs:
             raise OptionError(
                 "uniform_epochs", f"the run ends after {task.epochs} epochs; give at most that many"
