@@ -67,9 +67,12 @@ class RunLog(Log):
 
     def end_epoch(self, row: Mapping[str, float]) -> None:
         self.rows.append(dict(row))
-        if self.folder is None:
-            return
-        self.folder.append_row(row)
+        if self.folder:
+            self.folder.append_row(row)
+            self.report(row)
+
+    def report(self, row: Mapping[str, float]) -> None:
+        """Show an epoch: beside the progress bar on a terminal, else as a line."""
         results = f"train loss {row['train_loss']:.4f}"
         if "test_loss" in row:
             results += f", test loss {row['test_loss']:.4f}"

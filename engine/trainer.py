@@ -125,6 +125,17 @@ class Trainer:
         )
         return self.network.warm_up(images, candidates)
 
+    def draw(self) -> Tensor:
+        """Return the next block of indices [k, b] to draw, in a uniform start that of plain SGD.
+
+        The last block of the start is cut, so that the method's own first draw is made when its
+        own steps begin.
+        """
+        if self.starts_uniformly:
+            left = self.method.uniform_steps - self.step
+            return self.method.plain.draw(self.progress)[:left]
+        return self.method.draw(self.progress)
+
     def score(self, batch: Batch) -> Tensor:
         """Logits [b, C] of candidates in eval mode, without gradient; counted as scored."""
         self.images_scored += len(batch)
