@@ -15,7 +15,7 @@ TRAINING_COST = 3  # an image's forward and backward pass, in forward passes
 
 @dataclass(frozen=True)
 class Budget:
-    """How far a run has come, in optimizer steps or in the compute that these have cost.
+    """Converts optimizer steps and scored images to the fraction of a run that they pay for.
 
     Cost is counted in forward passes of one image: 1 for an image that is only scored,
     TRAINING_COST for one that is trained on. A budget of compute is what plain SGD would spend on

@@ -38,10 +38,10 @@ METHOD_SEED = 2  # keeps a method's draws apart from those of the loader, which 
 def build(
     settings: RunConfig, dataset: Dataset, device: torch.device, world: World = ALONE
 ) -> Trainer:
-    """The trainer of a run that is at its start."""
+    """Build the trainer of a run that is at its start."""
     world.check_batch_size(settings.batch_size)
     task = task_of(settings, dataset, device)
-    torch.manual_seed(settings.seed)
+    torch.manual_seed(settings.seed)  # so that all methods start from the same weights
     channels, *size = dataset.train_images.shape[1:]
     model = create_model(settings.model, channels, len(dataset.classes), tuple(size))
     network = Network(
@@ -97,7 +97,7 @@ def task_of(settings: RunConfig, dataset: Dataset, device: torch.device) -> Task
 
 
 def create_augmentation(settings: RunConfig, height: int, width: int) -> Augmentation:
-    """The run's augmentation; a UsageError where it does not fit images of that size."""
+    """Create the augmentation; a UsageError where it does not fit images of that size."""
     augmentation = AUGMENTATIONS[settings.augmentation](**settings.augmentation_options)
     try:
         augmentation.check(height, width)
@@ -107,7 +107,7 @@ def create_augmentation(settings: RunConfig, height: int, width: int) -> Augment
 
 
 def create_method(settings: RunConfig, task: Task) -> Method:
-    """The run's method, with notes on what its training passes show if these are wanted."""
+    """Create the method, which records per-example statistics where that is asked for."""
     constructor, options = METHODS[settings.method], settings.method_options
     require_options(constructor, options)
     try:
@@ -121,7 +121,7 @@ def create_method(settings: RunConfig, task: Task) -> Method:
 
 
 def create_budget(settings: RunConfig, method: Method) -> Budget:
-    """The run's budget, less what earlier runs have spent of it where that is to be counted."""
+    """Create the budget, less what earlier runs have spent where that is to be counted."""
     task = method.task
     budget = Budget(task, settings.compute_budget)
     if not settings.count_scoring_run:
@@ -163,7 +163,7 @@ def load_dataset(settings: RunConfig) -> Dataset:
 
 
 def split(settings: RunConfig) -> dict:
-    """What `hold_out` and `held_out` take to make the split of a run with --validation."""
+    """Return the arguments by which `hold_out` and `held_out` make the split of --validation."""
     return dict(
         count=settings.validation,
         seed=settings.data_seed,

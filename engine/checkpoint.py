@@ -39,7 +39,7 @@ def save(folder: RunFolder, settings: Mapping, state: Mapping) -> None:
 def load(
     folder: RunFolder, settings: Mapping, take: Callable[[dict], object]
 ) -> tuple[dict | None, list[str]]:
-    """The state to go on from, None if there is no checkpoint; and a note on each bad one.
+    """Return the state to go on from, None if there is none; and a note on each bad checkpoint.
 
     Args:
         folder: of the run.
@@ -73,7 +73,7 @@ def load(
 
 
 def read(path: Path) -> dict:
-    """A checkpoint's content; a ValueError says in a few words what is wrong with the file."""
+    """Return a checkpoint's content; a ValueError says in a few words what is wrong with it."""
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The processes that share a run: the only file that knows of their number.
+"""Processes that share a run: the only file that knows of their number.
 
 `torchrun --nproc-per-node=N train.py ...` starts N of them. Every process draws the same batches
 and keeps the same state; each sends its own part of a batch through the network.
@@ -41,14 +41,14 @@ class World:
         return self.rank == 0
 
     def part(self, batch: T) -> T:
-        """This process's rows of a batch (or tensor), whose number N divides."""
+        """Return this process's rows of a batch (or tensor), whose number N divides."""
         if self.size == 1:
             return batch
         rows = len(batch) // self.size
         return batch[self.rank * rows : (self.rank + 1) * rows]
 
     def gather(self, part: Tensor) -> Tensor:
-        """The whole batch, of which every process gives its part [b / N, ...]: [b, ...]."""
+        """Return the whole batch [b, ...], of which every process gives its part [b / N, ...]."""
         if self.size == 1:
             return part
         whole = part.new_empty(self.size * len(part), *part.shape[1:])
@@ -179,7 +179,7 @@ ALONE = World()
 
 
 def find_world() -> World:
-    """As `torchrun` tells it in the environment; a UsageError if that cannot be."""
+    """Read the environment that `torchrun` sets; a UsageError if it cannot be right."""
     numbers = {}
     for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0")):
         text = os.environ.get(name, default)
@@ -203,6 +203,6 @@ def find_world() -> World:
 
 
 def is_of_an_exchange(error: RuntimeError) -> bool:
-    """Whether an exchange between processes failed; gloo has no exception of its own."""
+    """Return whether an exchange between processes failed; gloo has no exception of its own."""
     words = ("gloo", "Connection", "NCCL", "Socket")
     return isinstance(error, dist.DistError) or any(word in str(error) for word in words)

@@ -50,7 +50,7 @@ class Evaluation:
 
 
 class Evaluator:
-    """The test part of a data set, and how networks are evaluated on it.
+    """Evaluates networks on the test part of a data set.
 
     Args:
         dataset: of which the test part is used, and the class counts of the training part.
@@ -79,6 +79,7 @@ class Evaluator:
 
     @torch.no_grad()
     def sum_up(self, network: Network) -> Evaluation:
+        """Evaluate in the network's own precision."""
         network.model.eval()
         n, rank, size = len(self.images), network.world.rank, network.world.size
         own = n * rank // size, n * (rank + 1) // size
@@ -99,7 +100,7 @@ class Evaluator:
         return Evaluation(self.counts, correct, losses)
 
     def per_class(self, evaluation: Evaluation) -> list[dict[str, str | int | float | None]]:
-        """Rows of per_class.csv, one for each class."""
+        """Return rows of per_class.csv, one for each class."""
         numbers = (self.train_counts, evaluation.counts, evaluation.correct, evaluation.losses)
         return [
             {

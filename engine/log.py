@@ -1,4 +1,4 @@
-"""Where the loop reports to: the folder of its run, the terminal, and checkpoints."""
+"""Reports of the loop: rows of the curve, progress, checkpoints and stopping."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from .trainer import Trainer
 
 
 class Log:
-    """What the loop calls. This one does nothing, for loops of which nothing is to be written."""
+    """Callbacks of the loop. These do nothing, for a loop that writes nothing."""
 
     def end_step(self, trainer: Trainer, epoch_before: int) -> None:
         """Take note of a step, before which `epoch_before` epochs were complete."""
 
     def end_epoch(self, row: Mapping[str, float]) -> None:
-        """Take the row of the curve for an epoch."""
+        """Take an epoch's row of the curve."""
 
     def handle_signals(self, trainer: Trainer) -> None:
-        """Write a checkpoint, and stop by Interrupted, if either is due; not after each step."""
+        """Write a checkpoint, and raise Interrupted to stop, where these are due."""
 
 
 class RunLog(Log):

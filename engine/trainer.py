@@ -1,4 +1,4 @@
-"""What a run trains and where it stands: all that the loop changes and a checkpoint holds."""
+"""State of a run: all that the loop changes and a checkpoint holds."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ class Trainer:
 
     @property
     def kept(self) -> str:
-        """What is left of a run whose present epoch diverged, and what to try."""
+        """End of a message: what is left of a run that diverged, and what to try."""
         return f"the curve up to epoch {self.epoch - 1} is kept; try a lower --lr"
 
     def finish_epoch(self, evaluation: Evaluation | None) -> dict[str, float]:
@@ -220,7 +220,7 @@ class Trainer:
         )
 
     def per_class(self) -> list[dict[str, str | int | float | None]]:
-        """The last epoch's evaluation as rows of per_class.csv."""
+        """Return the last evaluation as rows of per_class.csv."""
         return self.evaluator.per_class(self.evaluation)
 
     def state_dict(self) -> dict:
