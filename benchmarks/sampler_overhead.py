@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from budgetbench import HardnessWeightedSampler
+from budgetbench.hardness_weighted import CLIP, FLOOR
 from engine.flags import HelpFormatter
 from engine.machine import find_device
 from engine.values import number
 from errors import UsageError
-from methods import HardnessWeightedSampler
-from methods.dro import CLIP, FLOOR
 
-from .pipeline import machine
+from .ours import machine
 
 SECONDS = 4.0  # spent on each row of the table
 TURNS = 50  # iterations of ours for each of the plain one, which takes so much longer

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
+from budgetbench import __version__
 from errors import UsageError, say
-from methods import __version__
 
 from . import checkpoint
 from .board import Board

@@ -22,7 +22,7 @@ from .config_file import BadRun, read_config
 from .models import classifier_of, create_model
 from .parts import Parts
 from .run_folder import SCORES_FILE
-from .watch import read_status
+from .status import find_file, read_status
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class FinishedRun:
         """In forward passes of one image, that of earlier runs included; None if unknown."""
         if self.scoring_cost is None:
             return None
-        with open(self.folder / "curve.csv", newline="") as file:
+        with open(find_file(self.folder, "curve.csv"), newline="") as file:
             last = list(csv.DictReader(file))[-1]
         return int(last["cost"]) + int(self.scoring_cost)
 
@@ -101,7 +101,7 @@ class FinishedRun:
         channels, *size = self.dataset.train_images.shape[1:]
         classes = len(self.dataset.classes)
         model = create_model(self.settings.model, channels, classes, tuple(size)).to(self.device)
-        path = self.folder / "model.pt"
+        path = find_file(self.folder, "model.pt")
         try:
             if not path.is_file():  # a pipe would be waited for
                 raise ValueError("no regular file")
@@ -118,7 +118,7 @@ class FinishedRun:
     @cached_property
     def recorded(self) -> dict[str, np.ndarray]:
         """The scores noted while the run trained, float32 [N] each."""
-        path = self.folder / SCORES_FILE
+        path = find_file(self.folder, SCORES_FILE)
         if not path.exists():
             return {}
         try:

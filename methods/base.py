@@ -18,7 +18,7 @@ from .batch import Batch
 
 @dataclass(frozen=True)
 class Task:
-    """The facts of a run that its method may know."""
+    """Facts of the run that a method may know."""
 
     dataset: str  # its name
     labels: np.ndarray  # int64 [N], class of each training image
@@ -86,10 +86,11 @@ class Method(nn.Module):
     options are taken by `**options` and passed on.
     """
 
+    importance = False  # whether images are favoured by what the network makes of them
     num_candidates = 0  # images that `choose` has scored at once; none here
     uniform_steps = 0  # first steps of the run that are plain SGD's, see `Selecting`
     #: Of each option that names a file, the SHA-256 of what was read: a run is identified by this.
-    files: Mapping[str, str] = MappingProxyType({})
+    files: Mapping[str, str | None] = MappingProxyType({})
     #: Of the runs behind these files, in forward passes of one image; None where they do not say.
     scoring_cost: int | None = 0
 
@@ -134,7 +135,7 @@ class Method(nn.Module):
         return torch.randperm(n, generator=self.rng, device=self.task.device)
 
     def in_batches(self, index: Tensor) -> Tensor:
-        """Cut indices [n] in whole batches [n // B, B]; the last incomplete batch is dropped."""
+        """Cut indices [n] in whole batches [n // B, B]; a last incomplete one is dropped."""
         size = self.task.batch_size
         return index[: len(index) // size * size].view(-1, size)
 

@@ -12,8 +12,8 @@ import pandas as pd
 
 from engine.config_file import BadRun, Config, read_config
 from engine.run_folder import TRAINING_SECONDS, TUNING
+from engine.status import find_file, folders_of_runs, read_status
 from engine.values import quoted
-from engine.watch import read_status
 from errors import UsageError
 
 NEEDED = [
@@ -50,8 +50,7 @@ def read_runs(results: Path) -> tuple[list[Run], list[str]]:
     """
     if not results.is_dir():
         raise UsageError(f"{results}: no such folder; give the one that holds the runs")
-    marks = ("status", "config.json", "curve.csv")
-    folders = sorted({path.parent for mark in marks for path in results.rglob(mark)})
+    folders = folders_of_runs(results)
     folders = [each for each in folders if TUNING not in each.relative_to(results).parts]
     runs, unfinished, notes = [], Counter(), []
     for folder in folders:
@@ -79,7 +78,8 @@ def read_run(folder: Path) -> Run:
     """Read and check one finished run; a BadRun says what is wrong with it."""
     config = read_config(folder)
     gaps = config.settings["compute_budget"]  # where one step may end several epochs
-    return Run(folder, config, read_curve(folder / "curve.csv", config.settings["epochs"], gaps))
+    path = find_file(folder, "curve.csv")
+    return Run(folder, config, read_curve(path, config.settings["epochs"], gaps))
 
 
 def read_curve(path: Path, epochs: int, gaps: bool = False) -> pd.DataFrame:

@@ -10,7 +10,8 @@ from scipy.optimize import linprog
 from steps import make_steps
 from test_methods import make_batch, make_dataset, make_task, make_trainer
 
-from methods import METHODS, cvar_weights
+from budgetbench import cvar_weights
+from methods import METHODS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

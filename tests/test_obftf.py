@@ -10,7 +10,8 @@ import torch
 from steps import make_steps
 from test_methods import Scores, candidates, make_dataset, make_task, make_trainer, saved_and_loaded
 
-from methods import METHODS, Batch, nearest_mean_subset
+from budgetbench import nearest_mean_subset
+from methods import METHODS, Batch
 from methods.passes import Passes
 
 pytestmark = pytest.mark.usefixtures("one_thread")

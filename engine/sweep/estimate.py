@@ -13,7 +13,7 @@ from methods import subset_size
 
 from ..config_file import BadRun, read_config
 from ..run_folder import TRAINING_SECONDS
-from ..watch import read_status
+from ..status import find_file, folders_of_runs, read_status
 from .runs import Run
 
 STARTING = 5.0  # seconds that a run takes to import PyTorch and to read its data
@@ -43,8 +43,8 @@ class Estimator:
         self.finished: dict[tuple, Finished] = {}
         self.nearest: dict[tuple, Finished | None] = {}
         for results in results_dirs:
-            for status in sorted(results.rglob("status")):
-                self.learn(status.parent)
+            for folder in folders_of_runs(results):
+                self.learn(folder)
 
     def learn(self, folder: Path) -> None:
         """Take note of a folder's run if it has finished."""
@@ -119,7 +119,7 @@ def epochs_made(folder: Path) -> int:
 
 
 def last_row(folder: Path) -> dict[str, str]:
-    with open(folder / "curve.csv", newline="") as file:
+    with open(find_file(folder, "curve.csv"), newline="") as file:
         return list(csv.DictReader(file))[-1]
 
 

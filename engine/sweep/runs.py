@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import re
 from collections.abc import Iterable, Mapping
@@ -17,6 +16,7 @@ from ..config_file import BadRun, read_config
 from ..flags import parse
 from ..options import options_before, require_options
 from ..run_folder import RunFolder
+from ..status import holder
 from .grid import Words
 
 
@@ -44,15 +44,7 @@ class Run:
 
     def holder(self) -> str | None:
         """The process that is making the run at present, in words; None if there is none."""
-        try:
-            with open(self.path / "run.lock", "r+") as lock:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    return lock.read().strip() or "another process"
-        except FileNotFoundError:
-            pass
-        return None
+        return holder(self.path)
 
 
 def list_runs(lines: Iterable[Words]) -> tuple[list[Run], list[str]]:
