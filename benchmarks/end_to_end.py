@@ -69,7 +69,7 @@ class Contest:
         self.method = settings.method
         self.trainer = make_trainer(settings, dataset)
         self.plain = PLAIN_LOOPS[settings.method](
-            dataset, images, settings, self.trainer.task.device, workers
+            dataset, images, settings, self.trainer.device, workers
         )
         self.run = RunFolder(folder, settings.method)
         self.run.path.mkdir()
@@ -78,8 +78,7 @@ class Contest:
 
     def turn(self) -> None:
         """An epoch of ours, then one of the plain loop."""
-        before, device = self.totals(), self.trainer.task.device
-        self.trainer.start()  # the time of other turns is nobody's
+        before, device = self.totals(), self.trainer.device
         ours = seconds(self.run_ours, device)
         plain = seconds(partial(self.plain.run_epoch, self.run.path / "plain.csv"), device)
         if self.plain.images_trained != self.row["images_trained"]:

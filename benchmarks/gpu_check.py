@@ -31,7 +31,7 @@ from engine.build import build, load_dataset
 from engine.checkpoint import CURRENT
 from engine.flags import HelpFormatter, Parser
 from engine.identity import commit
-from engine.loader import Stream
+from engine.loader import Loader
 from engine.machine import find_device, set_up_torch
 from engine.network import choose_precision
 from engine.trainer import Trainer
@@ -115,10 +115,10 @@ def check_draws(options: argparse.Namespace) -> None:
     size = settings.batch_size
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(dataset.train_labels)))
     block = order[: 4 * size].view(4, size)
-    level = 1 / 255 / torch.tensor(dataset.deviation).view(1, -1, 1, 1)
+    level = 1 / 255 / torch.tensor(dataset.std).view(1, -1, 1, 1)
     rows = []
     for name, augmentation in AUGMENTATIONS.items():
-        streams = [Stream(dataset, augmentation(), device, 3) for device in (CPU, cuda)]
+        streams = [Loader(dataset, augmentation(), device, 3) for device in (CPU, cuda)]
         for stream, device in zip(streams, (CPU, cuda)):
             stream.refill(block.to(device))
         same, apart = True, []
@@ -143,10 +143,9 @@ def check_draws(options: argparse.Namespace) -> None:
 
 def first_loss(trainer: Trainer, index: Tensor) -> float:
     """The mean training loss of the images of `index` [b], in a step."""
-    trainer.stream.refill(index[None].to(trainer.task.device))
-    trainer.start()
-    trainer.make_step(trainer.stream.next())
-    return float(trainer.tally[0]) / len(index)
+    trainer.loader.refill(index[None].to(trainer.device))
+    make_steps(trainer, 1)
+    return float(trainer.epoch_sums[0]) / len(index)
 
 
 def check_resume(options: argparse.Namespace) -> None:
@@ -192,9 +191,9 @@ def check_compile(options: argparse.Namespace) -> None:
         sums = []
         for _ in range(WARM_UP):
             make_steps(trainer, 1)
-            sums.append(float(trainer.tally[0]))
+            sums.append(float(trainer.epoch_sums[0]))
         losses[name] = np.diff(sums, prepend=0.0) / settings.batch_size
-        took = seconds(lambda t=trainer: make_steps(t, options.size.steps), trainer.task.device)
+        took = seconds(lambda t=trainer: make_steps(t, options.size.steps), trainer.device)
         images = options.size.steps * settings.batch_size
         rows.append([name, f"{ready:.1f}", f"{images / took:,.0f}"])
     print_table("float32", ["network", "seconds until ready", "images/s"], rows)
@@ -252,7 +251,7 @@ def measure_method(
     settings, count = read_settings(arguments), options.size.steps
     trainer = make_trainer(settings, dataset)
     make_steps(trainer, WARM_UP)
-    device = trainer.task.device
+    device = trainer.device
     torch.cuda.reset_peak_memory_stats(device)
     before = trainer.images_scored
     took = seconds(lambda: make_steps(trainer, count), device)
@@ -262,7 +261,7 @@ def measure_method(
     )
     achieved = (trained * both + scored * forward) / took / 1e12
     peak = torch.cuda.max_memory_allocated(device) / 2**20
-    if not torch.isfinite(trainer.tally).all():
+    if not torch.isfinite(trainer.epoch_sums).all():
         raise ValueError("the loss is NaN or infinite")
     cells = [f"{trained / took:,.0f}", f"{scored / took:,.0f}", f"{achieved:.2f}"]
     return [*cells, f"{achieved / rate:.0%}", f"{peak:,.0f}"], took / count

@@ -17,7 +17,7 @@ TOP = 12  # kernels that are listed
 def measure_kernels(words: list[str], dataset: Dataset, steps: int) -> None:
     """The kernels of SGD's steps that take longest (on a CPU: operators), and what lies between."""
     trainer = make_trainer(read_settings(words), dataset)
-    device = trainer.task.device
+    device = trainer.device
     make_steps(trainer, WARM_UP)
     wait(device)
     kind = DeviceType.CUDA if device.type == "cuda" else DeviceType.CPU

@@ -6,7 +6,7 @@ import argparse
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from data import DATASETS, Dataset
 from engine.build import build
 from engine.driver import warm_up
 from engine.flags import parse
+from engine.log import Log
+from engine.loop import train
 from engine.machine import find_device, set_up_torch
 from engine.run_folder import TRAINING_SECONDS, RunFolder
 from engine.trainer import Trainer
@@ -113,24 +115,25 @@ def make_trainer(settings: argparse.Namespace, dataset: Dataset) -> Trainer:
     set_up_torch(settings, device)
     trainer = build(settings, dataset, device)
     warm_up(trainer, settings)
-    trainer.start()
     return trainer
 
 
-def make_steps(trainer: Trainer, count: int) -> None:
-    for _ in range(count):
-        trainer.make_step(trainer.next_batch())
+def make_steps(trainer: Trainer, count: int, log: Log | None = None) -> None:
+    """Make steps of the loop, without evaluation."""
+    train(trainer, log or Log(), eval_every=10**9, steps=count)
 
 
-def run_epoch(trainer: Trainer, folder: RunFolder) -> dict[str, float]:
+def run_epoch(trainer: Trainer, folder: RunFolder) -> Mapping[str, float]:
     """A budgeted epoch and its row in the folder's curve; not evaluated."""
-    make_steps(trainer, trainer.task.steps_per_epoch)
-    row = trainer.finish_epoch(evaluate=False)
-    folder.append_row(row)
-    return row
+    rows: list[Mapping[str, float]] = []
+    log = Log()
+    log.end_epoch = rows.append
+    make_steps(trainer, trainer.task.steps_per_epoch, log)
+    folder.append_row(rows[0])
+    return rows[0]
 
 
-def phase_seconds(row: dict[str, float]) -> np.ndarray:
+def phase_seconds(row: Mapping[str, float]) -> np.ndarray:
     """Seconds [3] of a run so far in selection, data and training, from a row of its curve."""
     return np.array([row[name] for name in TRAINING_SECONDS])
 

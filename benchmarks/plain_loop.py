@@ -26,8 +26,9 @@ from torchvision import transforms
 
 from budgetbench.hardness_weighted import FLOOR
 from data import Dataset
-from engine.budget import linear_rate, steps_per_epoch, subset_size
+from engine.budget import linear_rate
 from engine.models import create_model
+from methods import subset_size
 
 
 class NumberedImages(torch.utils.data.Dataset):
@@ -39,7 +40,7 @@ class NumberedImages(torch.utils.data.Dataset):
             transforms.RandomCrop((height, width), padding=dataset.padding),
             transforms.RandomHorizontalFlip(dataset.flip),
             transforms.ToTensor(),
-            transforms.Normalize(dataset.mean, dataset.deviation),
+            transforms.Normalize(dataset.mean, dataset.std),
         ]
         self.transform = transforms.Compose(steps)
         self.images = np.ascontiguousarray(dataset.train_images.transpose(0, 2, 3, 1))
@@ -74,7 +75,7 @@ class PlainSGD:
         self.images, self.device, self.workers = images, device, workers
         self.batch_size, self.budget = settings.batch_size, settings.budget
         self.subset_size = subset_size(settings.budget, len(images))
-        self.steps_per_epoch = steps_per_epoch(settings.budget, len(images), self.batch_size)
+        self.steps_per_epoch = self.subset_size // self.batch_size
         self.classes = len(dataset.classes)
         torch.manual_seed(settings.seed)
         channels, *size = dataset.train_images.shape[1:]

@@ -100,14 +100,12 @@ def take_turns(
     """Seconds of each turn's steps, and the clock's shares of selection, data and training."""
     times, before = {name: [] for name in trainers}, {}
     for name, trainer in trainers.items():
-        trainer.start()  # the time of other trainers is nobody's
         make_steps(trainer, WARM_UP)
         before[name] = phases(trainer)
     for _ in range(arguments.turns):
         for name, trainer in trainers.items():
-            trainer.start()
             work = partial(make_steps, trainer, arguments.steps)
-            times[name].append(seconds(work, trainer.task.device))
+            times[name].append(seconds(work, trainer.device))
     results = {}
     for name, trainer in trainers.items():
         spent = phases(trainer) - before[name]
@@ -164,15 +162,15 @@ def measure_scoring(words: list[str], dataset: Dataset, arguments: argparse.Name
     """Images per second that selective-backprop scores and picks from, beside scoring alone."""
     trainer = make_trainer(read_settings([*words, "--method", "selective-backprop"]), dataset)
     make_steps(trainer, WARM_UP)
-    device = trainer.task.device
+    device = trainer.device
     picking, scoring = [], []
     for _ in range(arguments.turns):
-        trainer.start()
         scored, spent = trainer.images_scored, trainer.clock.seconds("select")
         make_steps(trainer, arguments.steps)
         scored = trainer.images_scored - scored
         picking.append(scored / (trainer.clock.seconds("select") - spent))
-        images = trainer.next_batch().images
+        images = trainer.loader.images.between(0, trainer.task.batch_size)
+        images = trainer.loader.normalise(images)
         count = scored // len(images)
 
         def score(images: Tensor = images, count: int = count) -> None:

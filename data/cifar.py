@@ -42,16 +42,16 @@ CIFAR100 = Files(
 
 
 def load_cifar10(root: Path, **_) -> Dataset:
-    mean, deviation = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
-    return load(root, "cifar10", CIFAR10, mean, deviation)
+    mean, std = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+    return load(root, "cifar10", CIFAR10, mean, std)
 
 
 def load_cifar100(root: Path, **_) -> Dataset:
-    mean, deviation = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
-    return load(root, "cifar100", CIFAR100, mean, deviation)
+    mean, std = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
+    return load(root, "cifar100", CIFAR100, mean, std)
 
 
-def load(root: Path, name: str, files: Files, mean, deviation) -> Dataset:
+def load(root: Path, name: str, files: Files, mean, std) -> Dataset:
     parts = {
         part: [f"{files.folder}/{batch}" for batch in batches]
         for part, batches in (("train", files.train), ("test", files.test))
@@ -76,7 +76,7 @@ def load(root: Path, name: str, files: Files, mean, deviation) -> Dataset:
         return arrays
 
     arrays, sha256 = cached(root, name, paths, decode)
-    return Dataset(**arrays, classes=classes, mean=mean, deviation=deviation, sha256=sha256)
+    return Dataset(**arrays, classes=classes, mean=mean, std=std, sha256=sha256)
 
 
 def read_batch(path: Path, labels: str, classes: int) -> tuple[np.ndarray, np.ndarray]:

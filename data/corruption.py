@@ -25,7 +25,7 @@ def long_tailed(dataset: Dataset, ratio: float, seed: int) -> Dataset:
     part of what a smaller one keeps where M is the same.
 
     Args:
-        dataset: its test part and its facts, mean and deviation among them, stay as they are.
+        dataset: its test part and its facts, mean and std among them, stay as they are.
         ratio: of the largest class to the smallest, above 1.
         seed: of the choice.
 

@@ -26,7 +26,7 @@ class Dataset:
     test_labels: np.ndarray  # int64 [M]
     classes: tuple[str, ...]  # name of each label
     mean: tuple[float, ...]  # per channel, of values in [0, 1]
-    deviation: tuple[float, ...]  # per channel, of values in [0, 1]
+    std: tuple[float, ...]  # per channel, of values in [0, 1]
     flip: float = 0.5  # probability of mirroring an image in training
     padding: int = 4  # pixels around an image before its random crop
     sha256: str | None = None  # of all images and labels as loaded, before any choice among them
@@ -43,19 +43,19 @@ def content_digest(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation per channel of uint8 images [n, c, h, w], as values in [0, 1]."""
+    """Mean and std per channel of uint8 images [n, c, h, w], as values in [0, 1]."""
     values = np.arange(256) / 255
     counts = np.zeros((images.shape[1], 256), dtype=np.int64)
     for start in range(0, len(images), PART):  # a part at a time, as all may not fit in memory
         for channel, plane in zip(counts, images[start : start + PART].swapaxes(0, 1)):
             channel += np.bincount(plane.reshape(-1), minlength=256)
-    means, deviations = [], []
+    means, stds = [], []
     for channel in counts:
         mean = np.average(values, weights=channel)
         means.append(float(mean))
-        deviation = np.sqrt(np.average((values - mean) ** 2, weights=channel))
-        deviations.append(float(max(deviation, 1 / 255)))  # a constant channel has none
-    return tuple(means), tuple(deviations)
+        std = np.sqrt(np.average((values - mean) ** 2, weights=channel))
+        stds.append(float(max(std, 1 / 255)))  # a constant channel has none
+    return tuple(means), tuple(stds)
 
 
 def stratified(
@@ -86,7 +86,7 @@ def class_balanced_subset(dataset: Dataset, count: int, seed: int) -> Dataset:
     """Keep `count` random training images, as equal in number over classes as can be.
 
     Images stay in order, and a larger subset contains the smaller ones of the same seed. The test
-    part and the facts, mean and deviation among them, stay as they are.
+    part and the facts, mean and std among them, stay as they are.
 
     Raises:
         UsageError: when there are fewer training images.

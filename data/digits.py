@@ -20,7 +20,7 @@ def load(root: Path, **_) -> Dataset:
     for label in range(10):
         members = np.flatnonzero(labels == label)
         test[members[len(members) - len(members) // 5 :]] = True
-    mean, deviation = channel_statistics(images[~test])
+    mean, std = channel_statistics(images[~test])
     sha256 = content_digest({"images": images, "labels": labels})
     return Dataset(
         train_images=images[~test],
@@ -29,7 +29,7 @@ def load(root: Path, **_) -> Dataset:
         test_labels=labels[test],
         classes=tuple("0123456789"),
         mean=mean,
-        deviation=deviation,
+        std=std,
         flip=0.0,
         padding=1,
         sha256=sha256,

@@ -45,7 +45,7 @@ def load(root: Path, **_) -> Dataset:
         **arrays,
         classes=CLASSES,
         mean=(0.2860,),
-        deviation=(0.3530,),
+        std=(0.3530,),
         sha256=sha256,
     )
 

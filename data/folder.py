@@ -40,14 +40,14 @@ def load(root: Path, *, image_size: int | None, **_) -> Dataset:
     )
     train_images, test_images = np.split(arrays["images"], [len(parts["train"][0])])
     labels = dict(train_labels=parts["train"][1], test_labels=parts[evaluated][1])
-    mean, deviation = channel_statistics(train_images)
+    mean, std = channel_statistics(train_images)
     return Dataset(
         train_images=train_images,
         test_images=test_images,
         **labels,
         classes=tuple(classes),
         mean=mean,
-        deviation=deviation,
+        std=std,
         sha256=content_digest({"images": np.array([sha256]), **labels}),
     )
 

@@ -52,7 +52,7 @@ def load(root: Path, *, data_seed: int, **_) -> Dataset:
         test_labels=labels[test],
         classes=tuple(map(str, classes)),
         mean=(0.4728, 0.4487, 0.4031),
-        deviation=(0.2744, 0.2663, 0.2806),
+        std=(0.2744, 0.2663, 0.2806),
         sha256=content_digest({"images": np.array([sha256]), "labels": labels}),
     )
 

@@ -31,7 +31,7 @@ def load(root: Path, **_) -> Dataset:
         **arrays,
         classes=tuple("0123456789"),
         mean=(0.5, 0.5, 0.5),
-        deviation=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
         flip=0.0,
         sha256=sha256,
     )

@@ -22,35 +22,30 @@ from methods import METHODS, Method, OptionError, Task
 from methods.scores import Recording
 from methods.scores.file import HOW
 
-from .budget import (
-    TRAINING_COST,
-    Budget,
-    linear_rate,
-    step_rate,
-    steps_per_epoch,
-    subset_size,
-)
+from .budget import TRAINING_COST, Budget, check_steps, linear_rate, step_rate
 from .config import RunConfig
 from .distributed import ALONE, World
-from .loader import Stream
+from .evaluation import Evaluator
+from .loader import Loader
 from .models import create_model
 from .network import Network, choose_precision
 from .options import require_options
 from .trainer import Trainer
 
-METHOD_SEED = 2  # keeps a method's draws apart from those of the stream, which uses 0 and 1
+METHOD_SEED = 2  # keeps a method's draws apart from those of the loader, which uses 0 and 1
 
 
 def build(
     settings: RunConfig, dataset: Dataset, device: torch.device, world: World = ALONE
 ) -> Trainer:
-    """The trainer of a run that is at its start."""
+    """Build the trainer of a run that is at its start."""
     world.check_batch_size(settings.batch_size)
     task = task_of(settings, dataset, device)
-    torch.manual_seed(settings.seed)
+    torch.manual_seed(settings.seed)  # so that all methods start from the same weights
     channels, *size = dataset.train_images.shape[1:]
     model = create_model(settings.model, channels, len(dataset.classes), tuple(size))
     network = Network(
+        # The order of memory for which the kernels of convolutions in bf16 are made.
         model.to(device, memory_format=torch.channels_last),
         device,
         precision=choose_precision(settings.amp, device, settings.compile),
@@ -61,7 +56,7 @@ def build(
     augmentation = create_augmentation(settings, *size)
     method = create_method(settings, task)
     if settings.schedule == "linear":
-        rate = partial(linear_rate, total=task.epochs * task.steps_per_epoch, first=settings.lr)
+        rate = partial(linear_rate, total=task.steps, first=settings.lr)
     else:
         milestones, gamma = settings.milestones, settings.gamma
         rate = partial(
@@ -74,8 +69,8 @@ def build(
     return Trainer(
         network,
         method,
-        Stream(dataset, augmentation, device, settings.seed, settings.resident_limit),
-        dataset,
+        Loader(dataset, augmentation, device, settings.seed, settings.resident_limit),
+        Evaluator(dataset, device, settings.resident_limit),
         create_budget(settings, method),
         rate,
         settings.momentum,
@@ -84,28 +79,25 @@ def build(
 
 
 def task_of(settings: RunConfig, dataset: Dataset, device: torch.device) -> Task:
-    """What the run's method may know; a UsageError where the budget is less than one step."""
-    n = len(dataset.train_labels)
-    per_epoch = steps_per_epoch(settings.budget, n, settings.batch_size)
+    """Return the facts for the method; a UsageError where the budget is less than one step."""
     method_seed = np.random.SeedSequence([settings.seed, METHOD_SEED]).generate_state(1)
-    return Task(
+    task = Task(
         dataset=settings.dataset,
         labels=dataset.train_labels,
-        num_images=n,
         num_classes=len(dataset.classes),
         batch_size=settings.batch_size,
         budget=settings.budget,
-        subset_size=subset_size(settings.budget, n),
-        steps_per_epoch=per_epoch,
         epochs=settings.epochs,
         device=device,
         seed=int(method_seed[0]),
         data_sha256=dataset.sha256,
     )
+    check_steps(task)
+    return task
 
 
 def create_augmentation(settings: RunConfig, height: int, width: int) -> Augmentation:
-    """The run's augmentation; a UsageError where it does not fit images of that size."""
+    """Create the augmentation; a UsageError where it does not fit images of that size."""
     augmentation = AUGMENTATIONS[settings.augmentation](**settings.augmentation_options)
     try:
         augmentation.check(height, width)
@@ -115,7 +107,7 @@ def create_augmentation(settings: RunConfig, height: int, width: int) -> Augment
 
 
 def create_method(settings: RunConfig, task: Task) -> Method:
-    """The run's method, with notes on what its training passes show if these are wanted."""
+    """Create the method, which records per-example statistics where that is asked for."""
     constructor, options = METHODS[settings.method], settings.method_options
     require_options(constructor, options)
     try:
@@ -129,10 +121,9 @@ def create_method(settings: RunConfig, task: Task) -> Method:
 
 
 def create_budget(settings: RunConfig, method: Method) -> Budget:
-    """The run's budget, less what earlier runs have spent of it where that is to be counted."""
+    """Create the budget, less what earlier runs have spent where that is to be counted."""
     task = method.task
-    sizes = (task.steps_per_epoch, task.epochs, task.batch_size, settings.compute_budget)
-    budget = Budget(*sizes)
+    budget = Budget(task, settings.compute_budget)
     if not settings.count_scoring_run:
         return budget
     cost = method.scoring_cost
@@ -147,7 +138,7 @@ def create_budget(settings: RunConfig, method: Method) -> Budget:
             f"the budget is {budget.total:,}, so nothing is left to train with; raise --budget or "
             "--epochs, or give scores of shorter runs"
         )
-    return Budget(*sizes, paid_before=cost)
+    return Budget(task, settings.compute_budget, paid_before=cost)
 
 
 def load_dataset(settings: RunConfig) -> Dataset:
@@ -172,7 +163,7 @@ def load_dataset(settings: RunConfig) -> Dataset:
 
 
 def split(settings: RunConfig) -> dict:
-    """What `hold_out` and `held_out` take to make the split of a run with --validation."""
+    """Return the arguments by which `hold_out` and `held_out` make the split of --validation."""
     return dict(
         count=settings.validation,
         seed=settings.data_seed,

@@ -1,4 +1,4 @@
-"""How often a checkpoint is due: every so many epochs, steps or minutes."""
+"""Checkpoints due every so many epochs, steps or minutes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 
 
 def passed(every: int, before: int, now: int) -> bool:
-    """Whether a multiple of `every` was reached between two counts, of which some may be skipped.
+    """Return whether a multiple of `every` lies between two counts, of which some may be skipped.
 
     Under a budget of compute one step may end several epochs.
     """
@@ -27,7 +27,7 @@ class Cadence:
         self.last = time.monotonic()
 
     def due(self, step: int, before: int, now: int) -> bool:
-        """Whether to write a checkpoint after a step, the `step`-th of the run.
+        """Return whether to write a checkpoint after a step, the `step`-th of the run.
 
         Args:
             before, now: budgeted epochs that were complete before it, and are after it.

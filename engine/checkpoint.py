@@ -16,7 +16,7 @@ from errors import UsageError
 from .run_folder import CHECKPOINTS, RunFolder
 from .status import settle
 
-FORMAT = 3  # of the checkpoint's contents; another one is refused
+FORMAT = 4  # of the checkpoint's contents; another one is refused
 MAGIC = b"budgeted-training checkpoint\n"
 CURRENT, WHOLE, PREVIOUS = CHECKPOINTS
 AFRESH = "start afresh with --no-resume --overwrite"
@@ -38,7 +38,7 @@ def save(folder: RunFolder, settings: Mapping, state: Mapping) -> None:
 def load(
     folder: RunFolder, settings: Mapping, take: Callable[[dict], object]
 ) -> tuple[dict | None, list[str]]:
-    """The state to go on from, None if there is no checkpoint; and a note on each bad one.
+    """Return the state to go on from, None if there is none; and a note on each bad checkpoint.
 
     Args:
         folder: of the run.
@@ -72,7 +72,7 @@ def load(
 
 
 def read(path: Path) -> dict:
-    """A checkpoint's content; a ValueError says in a few words what is wrong with the file."""
+    """Return a checkpoint's content; a ValueError says in a few words what is wrong with it."""
     try:
         content = path.read_bytes()
     except OSError as error:

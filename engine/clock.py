@@ -22,7 +22,7 @@ class Clock:
         self.restart()
 
     def restart(self) -> None:
-        """Start a lap; the time since the last one is nobody's."""
+        """Start a lap; the time since the last one stays untimed."""
         self.settle()
         self.last = self.now()
 

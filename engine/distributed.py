@@ -1,4 +1,4 @@
-"""The processes that share a run: the only file that knows of their number.
+"""Processes that share a run: the only file that knows of their number.
 
 `torchrun --nproc-per-node=N train.py ...` starts N of them. Every process draws the same batches
 and keeps the same state; each sends its own part of a batch through the network.
@@ -22,7 +22,7 @@ from torch import Tensor
 from errors import Failed, UsageError
 
 T = TypeVar("T")
-AGREE_EVERY = 10  # steps between exchanges of signals that one process may have got
+SYNC_EVERY = 10  # steps between exchanges of signals that one process may have got
 SAY_AFTER = 10.0  # seconds of waiting for the other processes, after which a note says so
 GIVE_UP_AFTER = 300.0  # seconds of waiting for them in all
 
@@ -36,52 +36,52 @@ class World:
     local_rank: int = 0  # among those of this machine
 
     @property
-    def leads(self) -> bool:
-        """Whether this is the process that writes and reports."""
+    def is_main(self) -> bool:
+        """True for the process that writes and reports."""
         return self.rank == 0
 
     def part(self, batch: T) -> T:
-        """This process's rows of a batch (or tensor), whose number N divides."""
+        """Return this process's rows of a batch (or tensor), whose number N divides."""
         if self.size == 1:
             return batch
         rows = len(batch) // self.size
         return batch[self.rank * rows : (self.rank + 1) * rows]
 
     def gather(self, part: Tensor) -> Tensor:
-        """The whole batch, of which every process gives its part [b / N, ...]: [b, ...]."""
+        """Return the whole batch [b, ...], of which every process gives its part [b / N, ...]."""
         if self.size == 1:
             return part
         whole = part.new_empty(self.size * len(part), *part.shape[1:])
         dist.all_gather_into_tensor(whole, part.contiguous())
         return whole
 
-    def sum(self, numbers: Tensor) -> None:
+    def all_reduce_sum(self, numbers: Tensor) -> None:
         """Add up tensors of one shape over all processes, in place."""
         if self.size > 1:
             dist.all_reduce(numbers)
 
-    def largest(self, *numbers: float) -> list[float]:
-        """Of each number the largest that any process gives."""
+    def all_reduce_max(self, *numbers: float) -> list[float]:
+        """Return the maximum of each number over all processes."""
         if self.size == 1:
             return list(numbers)
         together = torch.tensor(numbers, dtype=torch.float64)
         dist.all_reduce(together, dist.ReduceOp.MAX)
         return together.tolist()
 
-    def may_talk(self, step: int) -> bool:
-        """Whether to agree with the others after this step, which costs some 0.1 ms."""
-        return self.size == 1 or step % AGREE_EVERY == 0
+    def should_sync(self, step: int) -> bool:
+        """True after every SYNC_EVERY-th step: to agree with the others costs some 0.1 ms."""
+        return self.size == 1 or step % SYNC_EVERY == 0
 
-    def told(self, value: T) -> T:
-        """What the leading process gives, to all."""
+    def broadcast(self, value: T) -> T:
+        """Return the main process's value in all processes."""
         if self.size == 1:
             return value
         values = [value]
         dist.broadcast_object_list(values, 0, device=torch.device("cpu"))
         return values[0]
 
-    def share_buffers(self, buffers: Sequence[Tensor]) -> None:
-        """Give all processes the leading one's running statistics of batch normalisation.
+    def broadcast_buffers(self, buffers: Sequence[Tensor]) -> None:
+        """Give all processes the main one's running statistics of batch normalisation.
 
         Whole numbers among a model's buffers, such as counts of batches, are alike without that.
         """
@@ -95,13 +95,13 @@ class World:
             views = [part.view_as(buffer) for part, buffer in zip(parts, floats)]
             torch._foreach_copy_(floats, views)
 
-    def check_alike(self, share: Tensor) -> None:
-        """Fail if the processes' states have come apart, such as each image's share of uses [N]."""
+    def check_in_sync(self, fractions: Tensor) -> None:
+        """Fail if states [N] that should be equal, such as fractions of the samples, differ."""
         if self.size == 1:
             return
-        places = torch.arange(len(share), dtype=share.dtype, device=share.device)
-        digest = (share @ places).item()
-        highest, lowest = self.largest(digest, -digest)
+        places = torch.arange(len(fractions), dtype=fractions.dtype, device=fractions.device)
+        digest = (fractions @ places).item()
+        highest, lowest = self.all_reduce_max(digest, -digest)
         if highest != -lowest:
             raise Failed(
                 "the processes of this run no longer agree on which images were used; are they on "
@@ -116,7 +116,7 @@ class World:
             )
 
     @contextmanager
-    def joined(self, device: torch.device) -> Iterator[None]:
+    def process_group(self, device: torch.device) -> Iterator[None]:
         """Exchange with the other processes; one that is lost ends the run in one line."""
         if self.size == 1:
             yield
@@ -179,7 +179,7 @@ ALONE = World()
 
 
 def find_world() -> World:
-    """As `torchrun` tells it in the environment; a UsageError if that cannot be."""
+    """Read the environment that `torchrun` sets; a UsageError if it cannot be right."""
     numbers = {}
     for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0")):
         text = os.environ.get(name, default)
@@ -203,6 +203,6 @@ def find_world() -> World:
 
 
 def is_of_an_exchange(error: RuntimeError) -> bool:
-    """Whether an exchange between processes failed; gloo has no exception of its own."""
+    """Return whether an exchange between processes failed; gloo has no exception of its own."""
     words = ("gloo", "Connection", "NCCL", "Socket")
     return isinstance(error, dist.DistError) or any(word in str(error) for word in words)

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from budgetbench import __version__
-from errors import Interrupted, UsageError, say
+from errors import UsageError, say
 
 from . import checkpoint
 from .board import Board
 from .build import build, load_dataset
-from .cadence import Cadence, passed
 from .config import RunConfig
 from .distributed import World, find_world
 from .identity import describe, identity
+from .log import RunLog
+from .loop import train
 from .machine import find_device, set_up_torch
 from .run_folder import COLUMNS, ENDED, SCORES_FILE, RunFolder
 from .signals import Signals
@@ -31,15 +29,15 @@ def run(settings: RunConfig) -> None:
     world = find_world()
     device = find_device(settings.device, world)
     set_up_torch(settings, device)
-    with world.joined(device):
-        if world.leads:
-            lead(settings, device, world)
+    with world.process_group(device):
+        if world.is_main:
+            run_main(settings, device, world)
         else:
-            follow(settings, device, world)
+            run_other(settings, device, world)
 
 
-def lead(settings: RunConfig, device: torch.device, world: World) -> None:
-    """The whole run, or the part of it that reads, writes and reports."""
+def run_main(settings: RunConfig, device: torch.device, world: World) -> None:
+    """Train, read and write the run's folder, and report."""
     folder = RunFolder(Path(settings.results_dir), settings.experiment_name)
     folder.check(settings.overwrite)
     if settings.tensorboard:
@@ -55,7 +53,9 @@ def lead(settings: RunConfig, device: torch.device, world: World) -> None:
             config = describe(settings, trainer, seconds, earlier)
             folder.write_config(config)
             folder.write_curve(rows)
-            train(trainer, folder, settings, rows, signals)
+            log = RunLog(settings, trainer, signals, folder, rows)
+            with log.bar:
+                train(trainer, log, settings.eval_every)
             folder.write_model(trainer.model.state_dict())
             if settings.record:
                 paid = trainer.method.scoring_cost
@@ -75,19 +75,19 @@ def lead(settings: RunConfig, device: torch.device, world: World) -> None:
     )
 
 
-def follow(settings: RunConfig, device: torch.device, world: World) -> None:
-    """What the other processes do: the same steps, in step with the leading one."""
+def run_other(settings: RunConfig, device: torch.device, world: World) -> None:
+    """Train in step with the main process, from the same state."""
     trainer = build(settings, load_dataset(settings), device, world)
     signals = Signals()
-    state = world.told(None)
+    state = world.broadcast(None)
     if state is not None:
         trainer.load_state_dict(state)
     warm_up(trainer, settings)
-    train(trainer, None, settings, [], signals)
+    train(trainer, RunLog(settings, trainer, signals, None, []), settings.eval_every)
 
 
 def warm_up(trainer: Trainer, settings: RunConfig) -> float | None:
-    """Compile, if that is wished, while no clock runs; the seconds that it took."""
+    """Compile, where that is asked for, untimed; the seconds that it took."""
     if not settings.compile:
         return None
     try:
@@ -102,75 +102,8 @@ def warm_up(trainer: Trainer, settings: RunConfig) -> float | None:
         ) from error
 
 
-def train(
-    trainer: Trainer,
-    folder: RunFolder | None,
-    settings: RunConfig,
-    rows: list[dict],
-    signals: Signals,
-) -> None:
-    """Make the steps that are left; with a folder, log a row per epoch and write checkpoints."""
-    epoch, cadence = trainer.epoch, Cadence(settings.checkpoint_every)
-    on_terminal = folder is not None and sys.stderr.isatty()
-    done = int(trainer.position)
-    bar = tqdm(total=trainer.budget.steps, initial=done, unit="step", disable=not on_terminal)
-    trainer.start()
-    with bar:
-        while not trainer.finished:
-            trainer.make_step(trainer.next_batch())
-            bar.update(int(trainer.position) - bar.n)
-            before, epoch = epoch, trainer.epoch
-            ended = epoch > before
-            if ended:
-                evaluate = passed(settings.eval_every, before, epoch) or trainer.finished
-                rows.append(trainer.finish_epoch(evaluate))
-                if folder:
-                    folder.append_row(rows[-1])
-                    report(rows[-1], trainer.task.epochs, bar if on_terminal else None)
-            signals.checkpoint |= cadence.due(trainer.step, before, epoch)
-            if not trainer.finished and (ended or trainer.world.may_talk(trainer.step)):
-                heed(signals, trainer, folder, settings, rows)
-
-
-def heed(
-    signals: Signals,
-    trainer: Trainer,
-    folder: RunFolder | None,
-    settings: RunConfig,
-    rows: list[dict],
-) -> None:
-    """Write a checkpoint, and stop, if any process of the run was asked to."""
-    due, stop = trainer.world.largest(signals.checkpoint, signals.stop or 0)
-    if not due and not stop:
-        return
-    if folder:
-        state = trainer.state_dict() | {"rows": rows}
-        checkpoint.save(folder, identity(settings, trainer), state)
-    signals.checkpoint = False
-    trainer.start()
-    if stop:
-        number = signal.Signals(int(stop))
-        raise Interrupted(
-            f"stopped by {number.name} after step {trainer.step}, "
-            f"{trainer.spent / trainer.budget.total:.0%} of the budget; "
-            "start the same command again to go on",
-            number,
-        )
-
-
-def report(row: Mapping, epochs: int, bar: tqdm | None) -> None:
-    """Show an epoch: beside the progress bar on a terminal, else as a line."""
-    results = f"train loss {row['train_loss']:.4f}"
-    if "test_loss" in row:
-        results += f", test loss {row['test_loss']:.4f}, test accuracy {row['test_accuracy']:.2f}%"
-    if bar is not None:
-        bar.set_postfix_str(results)
-    else:
-        print(f"epoch {row['epoch']}/{epochs}: {results}", flush=True)
-
-
 def starts_afresh(folder: RunFolder, settings: RunConfig) -> bool:
-    """Whether to replace the run in the folder; a UsageError if that is not allowed."""
+    """Return whether to replace the run in the folder; a UsageError if that is not allowed."""
     status = folder.status()
     if status is None or (settings.resume and status not in ENDED):
         return False
@@ -182,7 +115,7 @@ def starts_afresh(folder: RunFolder, settings: RunConfig) -> bool:
 
 
 def restore(folder: RunFolder, settings: RunConfig, trainer: Trainer, replaces: bool) -> list[dict]:
-    """Put the trainer where an unfinished run stands; the rows of its curve so far."""
+    """Put the trainer where an unfinished run stands; return the rows of its curve so far."""
     state, notes = None, []
     if not replaces:
         settled = identity(settings, trainer)
@@ -191,7 +124,7 @@ def restore(folder: RunFolder, settings: RunConfig, trainer: Trainer, replaces: 
             folder, settled, lambda state: take(state, at_start, trainer)
         )
     rows: list[dict] = state.pop("rows") if state else []
-    trainer.world.told(state)
+    trainer.world.broadcast(state)
     if state is not None:
         notes.append(f"{folder.path}: going on after step {trainer.step}")
     for note in notes:
@@ -200,7 +133,7 @@ def restore(folder: RunFolder, settings: RunConfig, trainer: Trainer, replaces: 
 
 
 def take(state: Mapping, at_start: Mapping, trainer: Trainer) -> None:
-    """Load a checkpoint's state; whatever exception says that it is none of such a run."""
+    """Load a checkpoint's state; an exception of any kind says that it is not of such a run."""
     checkpoint.check_like(state, at_start)
     for row in state["rows"]:
         if not row.keys() <= set(COLUMNS):

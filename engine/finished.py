@@ -148,15 +148,15 @@ class FinishedRun:
     @torch.no_grad()
     def forward(self, images: np.ndarray | Rows) -> tuple[Tensor, Tensor]:
         """Logits [n, C] of images as they are, and the last layer's input [n, d], on the CPU."""
-        facts = self.dataset.mean, self.dataset.deviation
-        mean, deviation = (torch.tensor(each, device=self.device) for each in facts)
+        facts = self.dataset.mean, self.dataset.std
+        mean, std = (torch.tensor(each, device=self.device) for each in facts)
         given: list[Tensor] = []  # to the last layer
         hook = self.classifier.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
 
         def forward(start: int, stop: int) -> tuple[Tensor, Tensor]:
             given.clear()
             part = torch.tensor(np.asarray(images[start:stop]), device=self.device)
-            logits = self.model(normalise(part, mean, deviation))
+            logits = self.model(normalise(part, mean, std))
             return logits.cpu(), given[0].cpu()
 
         outputs = list(self.parts.over(0, len(images), images.shape[1:], forward))

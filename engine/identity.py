@@ -31,7 +31,7 @@ def identity(settings: RunConfig, trainer: Trainer) -> dict:
         "data_sha256": task.data_sha256,
         "method_options": settings.method_options | trainer.method.files,
         # A CPU's random generators and a GPU's cannot go on from each other's states.
-        "device_type": task.device.type,
+        "device_type": trainer.device.type,
         # As resolved: `auto` may be something else on the machine where a run goes on.
         "amp": trainer.network.precision.option,
     }
@@ -67,7 +67,7 @@ def describe(
         "files_sha256": dict(trainer.method.files),
         "scoring_cost": trainer.method.scoring_cost,
         "steps_per_epoch": task.steps_per_epoch,
-        "total_steps": task.epochs * task.steps_per_epoch,
+        "total_steps": task.steps,
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
         "compile_seconds": compile_seconds,
         "threads": torch.get_num_threads(),
@@ -85,7 +85,7 @@ def describe(
 
 def describe_start(trainer: Trainer) -> dict:
     """With what a run is made, which may differ where it goes on."""
-    device, precision = trainer.task.device, trainer.network.precision
+    device, precision = trainer.device, trainer.network.precision
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
         "device": f"{device} ({name})",

@@ -1,4 +1,4 @@
-"""A run's images: all on the training device, or in a file and gathered ahead of use."""
+"""Images of a run: all on the training device, or in a file and gathered ahead of use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data import Rows
+from augmentations.geometry import rescale, scale_and_shift
+from data import Dataset, Rows
 
 AHEAD = 4  # gathered batches (or groups of them) that wait for the device
 
@@ -26,11 +27,11 @@ class ResidentImages:
     def __len__(self) -> int:
         return len(self.images)
 
-    def expect(self, batches: Sequence[Tensor]) -> None:
+    def prefetch(self, batches: Sequence[Tensor]) -> None:
         """Take note of the indices that `next` will be asked for, in order."""
 
     def next(self, index: Tensor) -> Tensor:
-        """The images [b, c, h, w] of `index` [b], the next of those expected."""
+        """Return the images [b, c, h, w] of `index` [b], the next one that was noted."""
         return self.images.index_select(0, index)
 
     def between(self, start: int, stop: int) -> Tensor:
@@ -57,7 +58,7 @@ class MappedImages:
     def __len__(self) -> int:
         return len(self.images)
 
-    def expect(self, batches: Sequence[Tensor]) -> None:
+    def prefetch(self, batches: Sequence[Tensor]) -> None:
         self.expected = iter([batch.cpu().numpy() for batch in batches])
         self.waiting.clear()
         for _ in range(AHEAD):
@@ -77,12 +78,23 @@ class MappedImages:
             self.waiting.append(self.thread.submit(self.gather, index))
 
     def gather(self, index: np.ndarray) -> Tensor:
-        """The images of `index` [b], in memory that the device can copy from by itself."""
+        """Return the images of `index` [b], in memory that the device can copy from by itself."""
         pinned = self.device.type == "cuda"
         shape = len(index), *self.images.shape[1:]
         images = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
         self.images.take(index, images.numpy())
         return images
+
+
+class Normalise:
+    """Standardises uint8 images [b, c, h, w] by a data set's mean and std per channel: float32."""
+
+    def __init__(self, dataset: Dataset, device: torch.device):
+        statistics = (torch.tensor(each, device=device) for each in (dataset.mean, dataset.std))
+        self.scale, self.shift = scale_and_shift(*statistics)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return rescale(images, self.scale, self.shift)
 
 
 def place(

@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 
 from augmentations import Augmentation
-from augmentations.geometry import CropAndFlip, rescale, scale_and_shift
+from augmentations.geometry import CropAndFlip
 from data import Dataset
 from methods import Batch
 
-from .images import place
+from .images import Normalise, place
 
-# What a random stream is for: part of its seed.
+# Part of a generator's seed, so that cropping and mixing draw independently of each other.
 TRANSFORM, MIX = 0, 1
 
 
-class Joined:
+class JoinedGenerators:
     """NumPy generators of several batches as one, for draws whose last axis is their images."""
 
     def __init__(self, generators: Sequence[np.random.Generator]):
@@ -38,12 +38,15 @@ class Joined:
         return np.concatenate(parts, -1)
 
 
-class Stream:
+class Loader:
     """The candidate batches of a run, in the order drawn.
 
-    The training set is uint8, on the device where it fits. Every batch has random generators of its
-    own, seeded by the run's seed and the batch's number, so a run can go on from any batch, and two
-    runs of one seed augment their n-th batches alike, whatever each of them draws at once.
+    The training set is uint8, on the device where it fits: that takes a quarter of float32's
+    memory, and no batch has to be copied from the host.
+
+    Every batch has random generators of its own, seeded by the run's seed and the batch's number,
+    so a run can go on from any batch, and two runs of one seed augment their n-th batches alike,
+    whatever each of them draws at once: differences between methods are not those of crops.
     """
 
     def __init__(
@@ -54,14 +57,10 @@ class Stream:
         seed: int,
         resident_limit: float | None = None,
     ):
-        self.resident_limit = resident_limit
         self.images = place(dataset.train_images, device, resident_limit)
         self.labels = torch.tensor(dataset.train_labels, device=device)
         self.one_hot = torch.eye(len(dataset.classes), device=device)
-        statistics = (dataset.mean, dataset.deviation)
-        self.scale, self.shift = scale_and_shift(
-            *(torch.tensor(each, device=device) for each in statistics)
-        )
+        self.normalise = Normalise(dataset, device)
         self.crop_and_flip = CropAndFlip(dataset.padding, dataset.flip)
         self.augmentation, self.seed = augmentation, seed
         self.number = 0  # batches handed out so far
@@ -76,16 +75,16 @@ class Stream:
     def refill(self, block: Tensor) -> None:
         """Queue the batches of indices [k, b] that a method has drawn."""
         self.block, self.position = block, 0
-        self.expect()
+        self.prefetch()
 
-    def expect(self) -> None:
+    def prefetch(self) -> None:
         """Let the images of the rest of the block be read ahead, in the groups they are used in."""
         ahead = self.augmentation.ahead
         start = self.position - self.position % ahead
-        self.images.expect([group.reshape(-1) for group in self.block[start:].split(ahead)])
+        self.images.prefetch([group.reshape(-1) for group in self.block[start:].split(ahead)])
 
     def next(self) -> Batch:
-        """The next batch, augmented, normalised and mixed."""
+        """Return the next batch, augmented, normalised and mixed."""
         index = self.block[self.position]
         images = self.normalise(self.transform_ahead())
         rng = np.random.default_rng([self.seed, MIX, self.number])
@@ -106,12 +105,12 @@ class Stream:
             index.index_select(0, owners),
         )
 
-    def normalise(self, images: Tensor) -> Tensor:
-        """uint8 [b, c, h, w] to float32 with the data set's mean and deviation taken out."""
-        return rescale(images, self.scale, self.shift)
-
     def transform_ahead(self) -> Tensor:
-        """uint8 images of the next batch, transformed and cropped, maybe with earlier ones."""
+        """Return the uint8 images of the next batch, transformed and cropped.
+
+        Small batches are transformed several at once, because each call of PyTorch costs as much
+        as the work on a few images.
+        """
         ahead, size = self.augmentation.ahead, self.block.shape[1]
         offset = self.position % ahead
         if offset == 0 or self.transformed is None:
@@ -119,7 +118,9 @@ class Stream:
             index = self.block[start : start + ahead].reshape(-1)
             first = self.number - offset
             numbers = range(first, first + len(index) // size)
-            rng = Joined([np.random.default_rng([self.seed, TRANSFORM, n]) for n in numbers])
+            rng = JoinedGenerators(
+                [np.random.default_rng([self.seed, TRANSFORM, n]) for n in numbers]
+            )
             images = self.augmentation.transform(self.images.next(index), rng)
             self.transformed = self.crop_and_flip(images, rng)
         return self.transformed[offset * size : (offset + 1) * size]
@@ -133,5 +134,5 @@ class Stream:
         inside = (self.block >= 0) & (self.block < len(self.labels))
         if not 0 <= self.position <= len(self.block) or not inside.all():
             raise ValueError("the batches are not of these images")
-        self.expect()
+        self.prefetch()
         self.transformed = None  # made again, from the same seeds

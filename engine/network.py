@@ -1,4 +1,4 @@
-"""How a model is run: its precision, its compilation, and the processes that share a batch."""
+"""A model with its precision, its compilation, and the processes that share a batch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BF16_FLAGS = ("amx_bf16", "avx512_bf16")
 
 @dataclass(frozen=True)
 class Precision:
-    """What networks compute in, and why."""
+    """The number format that networks compute in, and the reason for it."""
 
     amp: torch.dtype | None  # of autocast; None is float32
     reason: str  # what decided: a flag of the command line, or a feature of the processor
@@ -44,7 +44,10 @@ FLOAT32 = Precision(None, "the default")
 
 
 class Network:
-    """A model as the loop calls it. Its last layer is float32 whatever the precision before it.
+    """A model as the loop calls it.
+
+    Its last layer is float32 whatever the precision before it: with logits of 8 or 11 bits, losses
+    that differ would often be equal, and methods that rank or weigh images go by their losses.
 
     Args:
         model: returns logits [b, classes] of images [b, c, h, w].
@@ -91,14 +94,14 @@ class Network:
             self.scored = torch.compile(model, mode=mode)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Logits of this process's part of a batch, in train mode, to be backpropagated."""
-        if self.buffers_before:
+        """Return logits of this process's part of a batch, in train mode, to be backpropagated."""
+        if self.buffers_before:  # to be put back if the step overflows and is made again
             torch._foreach_copy_(self.buffers_before, self.buffers)
         return self.run(self.trained, images)
 
     @torch.no_grad()
     def score(self, images: Tensor) -> Tensor:
-        """Logits [b, classes] of a whole batch in eval mode, shared out among the processes."""
+        """Return logits [b, classes] of a batch in eval mode; each process forwards a part."""
         mine = self.world.part(images)
 
         def forward(start: int, stop: int) -> Tensor:
@@ -126,7 +129,7 @@ class Network:
             if self.buffers:
                 torch._foreach_copy_(self.buffers, self.buffers_before)
             return False
-        self.world.share_buffers(self.buffers)
+        self.world.broadcast_buffers(self.buffers)
         return True
 
     def run(self, model: nn.Module, images: Tensor) -> Tensor:
@@ -180,7 +183,7 @@ def in_one_layout(images: Tensor) -> Tensor:
 
 
 def choose_precision(option: str, device: torch.device, compiled: bool = False) -> Precision:
-    """What --amp stands for; auto is bf16 where the processor gains from it, else float32.
+    """Resolve --amp; auto is bf16 where the processor gains from it, else float32.
 
     A GPU gains that has it in hardware, a CPU that has instructions for it: matrix tiles (AMX), or
     AVX512-BF16, with which narrow networks train 1.6 times as fast (resnet10-w16: 2,231 images/s

@@ -31,7 +31,7 @@ class Parts:
         self.fitting = math.inf  # values that fit, as far as known
 
     def at_once(self, shape: Sequence[int]) -> int:
-        """How many images of a shape (c, h, w) make a part, at least 1."""
+        """Return how many images of a shape (c, h, w) make a part, at least 1."""
         most = min(FORWARD_VALUES[self.device.type], self.fitting)
         return max(1, int(most // math.prod(shape)))
 

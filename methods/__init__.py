@@ -1,6 +1,6 @@
 """Ways to spend a training budget. To add one: one file here and one line below."""
 
-from .base import Method, OptionError, Selecting, Task
+from .base import Method, OptionError, Selecting, Task, subset_size
 from .batch import Batch
 from .coreset import Coreset, RandomSubset
 from .cvar import CVaR
@@ -28,4 +28,4 @@ METHODS: dict[str, type[Method]] = {
     "cvar": CVaR,
 }
 
-__all__ = ["METHODS", "Batch", "Method", "OptionError", "Selecting", "Task"]
+__all__ = ["METHODS", "Batch", "Method", "OptionError", "Selecting", "Task", "subset_size"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
+from functools import cached_property
 from types import MappingProxyType
 from typing import Annotated
 
@@ -20,16 +22,38 @@ class Task:
 
     dataset: str  # its name
     labels: np.ndarray  # int64 [N], class of each training image
-    num_images: int  # N, size of the training set
     num_classes: int  # C
     batch_size: int  # B, images per optimizer step
     budget: float  # b in (0, 1], fraction of a full pass spent per epoch
-    subset_size: int  # floor(b * N), images that one budgeted epoch may draw
-    steps_per_epoch: int  # S = floor(subset_size / B)
-    epochs: int  # E budgeted epochs; the run makes E * S steps
+    epochs: int  # E, budgeted epochs
     device: torch.device  # where state and draws live
     seed: int  # of the method's own random draws
     data_sha256: str | None = None  # `Dataset.sha256`
+
+    @property
+    def num_images(self) -> int:
+        """N, the size of the training set."""
+        return len(self.labels)
+
+    @cached_property
+    def subset_size(self) -> int:
+        """floor(b * N), images that one budgeted epoch may draw."""
+        return subset_size(self.budget, self.num_images)
+
+    @cached_property
+    def steps_per_epoch(self) -> int:
+        """S = floor(subset_size / B)."""
+        return self.subset_size // self.batch_size
+
+    @cached_property
+    def steps(self) -> int:
+        """T = E * S, the optimizer steps of plain SGD."""
+        return self.epochs * self.steps_per_epoch
+
+
+def subset_size(budget: float, num_images: int) -> int:
+    """Return floor(budget * N), of the decimal number as written, not of its binary neighbour."""
+    return int(Decimal(repr(budget)) * num_images)
 
 
 class OptionError(ValueError):
@@ -145,9 +169,8 @@ class Selecting(Method):
 
     def __init__(self, task: Task, *, uniform_epochs: UniformEpochs = 0):
         super().__init__(task)
-        steps = task.epochs * task.steps_per_epoch
         if uniform_epochs is None:
-            self.uniform_steps = min(task.num_images // task.batch_size, steps // 10)
+            self.uniform_steps = min(task.num_images // task.batch_size, task.steps // 10)
         elif uniform_epochs > task.epochs:
             raise OptionError(
                 "uniform_epochs", f"the run ends after {task.epochs} epochs; give at most that many"

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from steps import Rows, make_steps
 from test_methods import make_dataset, make_method, make_task, make_trainer
 from torch import Tensor, nn
 
@@ -23,21 +24,18 @@ def journal(method: str, augmentation: str, world: World) -> dict:
     """What a process saw in a run of a network without batch normalisation, and its end."""
     task = make_task(num_images=320, batch_size=16, budget=0.5, epochs=4)
     trainer = make_trainer(make_method(method, task), make_dataset(320), augmentation, world=world)
-    indices, images = [], []
-    trainer.start()
-    while not trainer.finished:
-        batch = trainer.next_batch()
-        indices.append(batch.index)
-        images.append(batch.images.sum())
-        trainer.make_step(batch)
-    row = trainer.finish_epoch()
+    log = Rows()
+    steps = make_steps(trainer, log=log)
     weights = [weight.detach().reshape(-1) for weight in trainer.model.parameters()]
     return {
-        "indices": torch.cat(indices),
-        "images": torch.stack(images),
+        "indices": torch.cat([step.batch.index for step in steps]),
+        "images": torch.stack([step.batch.images.sum() for step in steps]),
         "weights": torch.cat(weights),
         "method": trainer.method.state_dict(),
-        "row": {name: value for name, value in row.items() if not name.endswith("_seconds")},
+        "rows": [
+            {name: value for name, value in row.items() if not name.endswith("_seconds")}
+            for row in log.rows
+        ],
     }
 
 
@@ -55,16 +53,11 @@ def resumed_journal(method: str, world: World) -> dict:
         dropped = []
         hook = trainer.model[2].register_forward_hook
         hook(lambda layer, _, output: dropped.append(output == 0) if layer.training else None)
-        trainer.start()
         return trainer, dropped
-
-    def make_steps(trainer: Trainer, count: int) -> None:
-        for _ in range(count):
-            trainer.make_step(trainer.next_batch())
 
     whole, dropped = start()
     make_steps(whole, 5)
-    state = world.told(copy.deepcopy(whole.state_dict()))
+    state = world.broadcast(copy.deepcopy(whole.state_dict()))
     buffers = [buffer.clone() for buffer in whole.model.buffers()]
     make_steps(whole, 9)
     resumed, dropped_again = start()
@@ -82,7 +75,7 @@ def resumed_journal(method: str, world: World) -> dict:
 if __name__ == "__main__":
     world = find_world()
     torch.set_num_threads(1)
-    with world.joined(torch.device("cpu")):
+    with world.process_group(torch.device("cpu")):
         journals = {case: journal(*case, world) for case in CASES}
         journals |= {method: resumed_journal(method, world) for method in RESUMED}
         torch.save(journals, Path(sys.argv[1]) / f"{world.rank}.pt")

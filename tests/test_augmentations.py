@@ -33,7 +33,7 @@ from augmentations.geometry import CropAndFlip, normalise
 from augmentations.operations import apply_each, operations
 from budgetbench.mixing import Mixed
 from data import Dataset
-from engine.loader import Stream
+from engine.loader import Loader
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -157,12 +157,12 @@ def test_flip_follows_its_probability():
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_normalise(channels):
-    """All 256 values of each channel, with its own mean and deviation."""
+    """All 256 values of each channel, with its own mean and std."""
     images = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(2, channels, 16, 16)
-    mean, deviation = np.array([0.5, 0.1, 0.9])[:channels], np.array([0.25, 1.0, 0.03])[:channels]
-    results = normalise(images, torch.tensor(mean).float(), torch.tensor(deviation).float())
+    mean, std = np.array([0.5, 0.1, 0.9])[:channels], np.array([0.25, 1.0, 0.03])[:channels]
+    results = normalise(images, torch.tensor(mean).float(), torch.tensor(std).float())
     values = np.arange(256).reshape(16, 16) / 255
-    expected = (values - mean[:, None, None]) / deviation[:, None, None]
+    expected = (values - mean[:, None, None]) / std[:, None, None]
     assert results.dtype == torch.float32
     assert results.shape == images.shape
     np.testing.assert_allclose(results[0], expected, rtol=1e-5, atol=1e-5)
@@ -574,8 +574,8 @@ def test_cutout_takes_half_of_the_side_by_default(height, width, expected):
 def test_cutout_in_the_stream_is_the_mean_colour():
     """On white images, which the crop does not change without padding."""
     white = torch.full((30, 3, 8, 8), 255, dtype=torch.uint8)
-    dataset = make_dataset(white, mean=0.4, deviation=0.2)
-    stream = Stream(dataset, Cutout(), CPU, seed=1)
+    dataset = make_dataset(white, mean=0.4, std=0.2)
+    stream = Loader(dataset, Cutout(), CPU, seed=1)
     stream.refill(torch.arange(30).view(1, 30))
     images = stream.next().images
     cut = images == 0
@@ -815,7 +815,7 @@ def test_randaugment_takes_any_shape_and_leaves_the_originals(shape, magnitude):
 # --- The stream ---
 
 
-def make_dataset(images: torch.Tensor, mean=0.0, deviation=1.0, flip=0.0, padding=0) -> Dataset:
+def make_dataset(images: torch.Tensor, mean=0.0, std=1.0, flip=0.0, padding=0) -> Dataset:
     """Labels are drawn of five classes; the test part is not used here."""
     channels = images.shape[1]
     return Dataset(
@@ -825,7 +825,7 @@ def make_dataset(images: torch.Tensor, mean=0.0, deviation=1.0, flip=0.0, paddin
         test_labels=np.zeros(1, dtype=np.int64),
         classes=tuple("abcde"),
         mean=(mean,) * channels,
-        deviation=(deviation,) * channels,
+        std=(std,) * channels,
         flip=flip,
         padding=padding,
     )
@@ -866,7 +866,7 @@ def shares_by_shades(images: torch.Tensor) -> torch.Tensor:
 def test_targets_are_what_the_pixels_show(augmentation, images, shares):
     """Soft labels by the share of each training image that is really in a mixed image."""
     dataset = make_dataset(images)
-    stream = Stream(dataset, augmentation, CPU, seed=3)
+    stream = Loader(dataset, augmentation, CPU, seed=3)
     block = torch.randperm(36, generator=torch.Generator().manual_seed(0)).view(4, 9)
     stream.refill(block)
     one_hot = torch.eye(5)[torch.from_numpy(dataset.train_labels)]
@@ -889,7 +889,7 @@ def test_rows_belong_to_the_owner(name):
     augmentation, seen = AUGMENTATIONS[name](), []
     mix = augmentation.mix
     augmentation.mix = lambda images, rng: seen.append(mix(images, rng)) or seen[-1]
-    stream = Stream(dataset, augmentation, CPU, seed=1)
+    stream = Loader(dataset, augmentation, CPU, seed=1)
     block = torch.randperm(40, generator=torch.Generator().manual_seed(0)).view(4, 10)
     stream.refill(block)
     labels = torch.from_numpy(dataset.train_labels)
@@ -913,8 +913,8 @@ def test_rows_belong_to_the_owner(name):
 def test_stream_crops_and_normalises():
     """Against the training images themselves: zero padding is black before normalisation."""
     images = noise(30, 3, 6, 6)
-    dataset = make_dataset(images, mean=0.4, deviation=0.2, flip=0.5, padding=2)
-    stream = Stream(dataset, Augmentation(), CPU, seed=1)
+    dataset = make_dataset(images, mean=0.4, std=0.2, flip=0.5, padding=2)
+    stream = Loader(dataset, Augmentation(), CPU, seed=1)
     stream.refill(torch.arange(30).view(2, 15))
     found = []
     for _ in range(2):
@@ -933,12 +933,12 @@ def blocks(seed=0) -> list[torch.Tensor]:
     return [torch.randint(40, (length, 6), generator=rng) for length in (20, 7)]
 
 
-def make_stream(name: str, seed: int) -> Stream:
-    dataset = make_dataset(noise(40, 3, 8, 8), mean=0.5, deviation=0.25, flip=0.5, padding=2)
-    return Stream(dataset, AUGMENTATIONS[name](), CPU, seed)
+def make_stream(name: str, seed: int) -> Loader:
+    dataset = make_dataset(noise(40, 3, 8, 8), mean=0.5, std=0.25, flip=0.5, padding=2)
+    return Loader(dataset, AUGMENTATIONS[name](), CPU, seed)
 
 
-def columns_of(stream: Stream, refills: list[torch.Tensor]) -> list[torch.Tensor]:
+def columns_of(stream: Loader, refills: list[torch.Tensor]) -> list[torch.Tensor]:
     """All that the stream still gives, with further blocks after the one that it is in."""
     columns = []
     for block in [None, *refills]:
@@ -972,7 +972,7 @@ def test_operations_in_the_stream_are_drawn_afresh_for_each_batch_and_seed(polic
     dataset = make_dataset(noise(40, 3, 8, 8))
     block, images = torch.arange(12).expand(18, 12), []
     for seed in (1, 2):
-        stream = Stream(dataset, policy(), CPU, seed)
+        stream = Loader(dataset, policy(), CPU, seed)
         images += columns_of(stream, [block, block])[::4]
     assert len(images) == 72
     assert not any(torch.equal(a, b) for a, b in itertools.combinations(images, 2))

@@ -101,8 +101,8 @@ def test_plain_images_are_the_data_sets(data_dir: Path) -> None:
     settings = read_settings(["--dataset", "cifar10", "--data-dir", data_dir])
     dataset: Dataset = replace(load_dataset(settings), padding=0, flip=0.0)
     image, label, index = NumberedImages(dataset)[7]
-    mean, deviation = (np.reshape(each, (3, 1, 1)) for each in (dataset.mean, dataset.deviation))
-    expected = (dataset.train_images[7] / 255 - mean) / deviation
+    mean, std = (np.reshape(each, (3, 1, 1)) for each in (dataset.mean, dataset.std))
+    expected = (dataset.train_images[7] / 255 - mean) / std
     np.testing.assert_allclose(image, expected, rtol=1e-4, atol=1e-5)
     assert (label, index) == (dataset.train_labels[7], 7)
 

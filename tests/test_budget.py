@@ -3,9 +3,17 @@
 import re
 
 import pytest
+from test_methods import make_task
 
-from engine.budget import LR_END, Budget, linear_rate, step_rate, steps_per_epoch, subset_size
+from engine.budget import LR_END, Budget, check_steps, linear_rate, step_rate
 from errors import UsageError
+from methods import subset_size
+
+
+def steps_per_epoch(budget: float, num_images: int, batch_size: int) -> int:
+    task = make_task(num_images, batch_size, budget)
+    check_steps(task)
+    return task.steps_per_epoch
 
 
 @pytest.mark.parametrize(
@@ -100,7 +108,7 @@ def test_linear_rate_goes_from_first_to_end(total):
 
 @pytest.mark.parametrize("of_compute", [False, True])
 def test_a_budget_without_scoring_is_one_of_steps(of_compute):
-    budget = Budget(steps_per_epoch=7, epochs=11, batch_size=3, of_compute=of_compute)
+    budget = Budget(make_task(21, 3, 1.0, epochs=11), of_compute)
     for step in range(7 * 11 + 1):
         spent = budget.spent(step, images_scored=0)
         assert budget.position(spent) == step
@@ -110,13 +118,13 @@ def test_a_budget_without_scoring_is_one_of_steps(of_compute):
 
 def test_scored_images_are_paid_for_with_compute_alone():
     """Ten candidates for each image of a step: 13 instead of 3 for each."""
-    compute = Budget(steps_per_epoch=13, epochs=3, batch_size=4, of_compute=True)
+    compute = Budget(make_task(52, 4, 1.0, epochs=3), of_compute=True)
     for step in range(12):
         spent = compute.spent(step, images_scored=40 * step)
         assert spent == 52 * step
         assert compute.position(spent) == pytest.approx(step * 13 / 3)
         assert compute.epoch(spent) == min(step // 3, 3)
-    steps = Budget(steps_per_epoch=13, epochs=3, batch_size=4)
+    steps = Budget(make_task(52, 4, 1.0, epochs=3))
     assert steps.spent(5, images_scored=200) == 60
 
 

@@ -133,7 +133,7 @@ def test_the_model_of_a_plain_run_has_the_accuracy_of_its_curve(plain) -> None:
     model = create_model(config["settings"]["model"], 1, 10, 8)
     model.load_state_dict(torch.load(folder / "model.pt", weights_only=True))
     assert sum(weights.numel() for weights in model.parameters()) == config["parameters"]
-    images = (torch.from_numpy(dataset.test_images) / 255 - dataset.mean[0]) / dataset.deviation[0]
+    images = (torch.from_numpy(dataset.test_images) / 255 - dataset.mean[0]) / dataset.std[0]
     with torch.no_grad():
         guesses = model.eval()(images).argmax(1)
     hits = (guesses == torch.from_numpy(dataset.test_labels)).sum()

@@ -19,6 +19,7 @@ import pytest
 import torch
 from conftest import Completed
 from scipy import stats
+from steps import Rows, make_steps
 from test_command_line import (
     SHORT,
     assert_refused,
@@ -38,6 +39,7 @@ from data import (
 )
 from data.corruption import IMBALANCE, NOISE
 from engine.build import build, load_dataset
+from engine.evaluation import Evaluation
 from engine.flags import parse
 from engine.models import create_model
 from engine.parts import FORWARD_VALUES
@@ -323,7 +325,7 @@ def test_noise_comes_after_the_tail_and_leaves_the_test_part() -> None:
     for dataset in (tailed, both):
         np.testing.assert_array_equal(dataset.test_images, clean.test_images)
         np.testing.assert_array_equal(dataset.test_labels, clean.test_labels)
-        assert (dataset.mean, dataset.deviation) == (clean.mean, clean.deviation)
+        assert (dataset.mean, dataset.std) == (clean.mean, clean.std)
 
 
 def test_what_is_held_out_is_like_the_rest() -> None:
@@ -427,13 +429,13 @@ def test_an_evaluation_is_that_of_single_images(
     hits, losses = np.zeros(10), np.zeros(10)
     for image, label in zip(dataset.test_images, dataset.test_labels):
         with torch.no_grad():
-            logits = trainer.model(trainer.stream.normalise(torch.from_numpy(image[None])))
+            logits = trainer.model(trainer.loader.normalise(torch.from_numpy(image[None])))
         hits[label] += int(logits.argmax()) == label
         losses[label] -= float(logits.double().log_softmax(1)[0, label])
     counts = np.bincount(dataset.test_labels, minlength=10)
     assert 0 < hits.sum() < 130
     assert evaluation.counts.tolist() == counts.tolist()
-    assert evaluation.hits.tolist() == hits.tolist()
+    assert evaluation.correct.tolist() == hits.tolist()
     np.testing.assert_allclose(evaluation.losses, losses, rtol=1e-5)
     assert evaluation.accuracy == pytest.approx(100 * hits.sum() / 130)
     assert evaluation.loss == pytest.approx(losses.sum() / 130, rel=1e-5)
@@ -451,10 +453,9 @@ def test_classes_without_test_images_are_left_out(tmp_path: Path) -> None:
         classes=('a "quoted" name', "one, two", "é", *"345678", "last"),
     )
     trainer = make_trainer(dataset)
-    trainer.start()
-    for _ in range(9):
-        trainer.make_step(trainer.next_batch())
-    row = trainer.finish_epoch()
+    log = Rows()
+    make_steps(trainer, log=log)
+    (row,) = log.rows
     with RunFolder(tmp_path, "run") as folder:
         folder.write_per_class(trainer.per_class())
     with open(tmp_path / "run" / "per_class.csv", newline="", encoding="utf-8") as file:
@@ -519,7 +520,7 @@ def test_the_classes_of_a_corrupted_run_are_those_of_its_model(corrupted) -> Non
     digits, table = DATASETS["digits"].load(Path("nowhere")), read_classes(folder)
     model = create_model("resnet10-w16", 1, 10, 8)
     model.load_state_dict(torch.load(folder / "model.pt", weights_only=True))
-    images = (torch.from_numpy(digits.test_images) / 255 - digits.mean[0]) / digits.deviation[0]
+    images = (torch.from_numpy(digits.test_images) / 255 - digits.mean[0]) / digits.std[0]
     with torch.no_grad():
         logits = model.eval()(images).double()
     first, second = logits.topk(2).values.T
@@ -584,9 +585,9 @@ def test_a_run_goes_on_with_the_same_corruption(
     assert train_here(*words, "straight").returncode == 0
     finish_epoch = Trainer.finish_epoch
 
-    def finish_and_stop(self: Trainer, evaluate: bool) -> dict[str, float]:
+    def finish_and_stop(self: Trainer, evaluation: Evaluation) -> dict[str, float]:
         os.kill(os.getpid(), signal.SIGTERM)
-        return finish_epoch(self, evaluate)
+        return finish_epoch(self, evaluation)
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "finish_epoch", finish_and_stop)

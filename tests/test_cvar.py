@@ -1,10 +1,13 @@
 """CVaR: the weights against the linear program that defines them, and what training makes of it."""
 
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from scipy.optimize import linprog
+from steps import make_steps
 from test_methods import make_batch, make_dataset, make_task, make_trainer
 
 from budgetbench import cvar_weights
@@ -71,13 +74,13 @@ def test_a_step_follows_the_gradient_of_its_own_batch():
     """Which is the mean gradient of the worst 2.4 of 8 images, without momentum at first."""
     method = METHODS["cvar"](make_task(), cvar_alpha=0.3)
     trainer = make_trainer(method, make_dataset(), rate=lambda step: 0.1)
-    trainer.start()
-    batch, before = trainer.next_batch(), [p.detach().clone() for p in trainer.model.parameters()]
-    losses = batch.losses(trainer.model(batch.images))
+    model = copy.deepcopy(trainer.model)
+    before = list(model.parameters())
+    ((batch, _),) = make_steps(trainer, 1)
+    losses = batch.losses(model(batch.images))
     worst = losses.sort(descending=True).values
     value = (worst[0] + worst[1] + 0.4 * worst[2]) / 2.4
-    gradients = torch.autograd.grad(value, list(trainer.model.parameters()))
-    trainer.make_step(batch)
+    gradients = torch.autograd.grad(value, before)
     for after, old, gradient in zip(trainer.model.parameters(), before, gradients):
         torch.testing.assert_close(after, old - 0.1 * (gradient + 1e-4 * old))
 

@@ -39,7 +39,7 @@ from data.image_files import decode_images
 from errors import UsageError
 
 PARTS = ("train_images", "train_labels", "test_images", "test_labels")
-#: mean, deviation, flip and padding
+#: mean, std, flip and padding
 FACTS = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010), 0.5, 4),
     "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761), 0.5, 4),
@@ -112,7 +112,7 @@ def test_a_loader_gives_what_was_written(name: str, tmp_path: Path) -> None:
 def test_statistics_flip_and_padding_of(name: str, tmp_path: Path) -> None:
     small_files.WRITERS[name](tmp_path)
     dataset = load(name, tmp_path)
-    facts = (dataset.mean, dataset.deviation, dataset.flip, dataset.padding)
+    facts = (dataset.mean, dataset.std, dataset.flip, dataset.padding)
     assert facts == FACTS[name]
 
 
@@ -173,7 +173,7 @@ def test_statistics_that_are_computed_are_of_the_train_part(name: str, tmp_path:
     dataset = load(name, tmp_path)
     values = dataset.train_images / 255
     np.testing.assert_allclose(dataset.mean, values.mean((0, 2, 3)), rtol=1e-9)
-    np.testing.assert_allclose(dataset.deviation, values.std((0, 2, 3)), rtol=1e-9)
+    np.testing.assert_allclose(dataset.std, values.std((0, 2, 3)), rtol=1e-9)
 
 
 def test_a_folder_is_mirrored_and_padded(tmp_path: Path) -> None:
@@ -182,13 +182,13 @@ def test_a_folder_is_mirrored_and_padded(tmp_path: Path) -> None:
     assert (dataset.flip, dataset.padding) == (0.5, 4)
 
 
-def test_a_constant_folder_has_a_deviation_to_divide_by(tmp_path: Path) -> None:
+def test_a_constant_folder_has_a_std_to_divide_by(tmp_path: Path) -> None:
     for part in ("train/a/x.png", "train/b/x.png", "test/a/x.png", "test/b/x.png"):
         (tmp_path / part).parent.mkdir(parents=True)
         Image.new("L", (8, 8), 51).save(tmp_path / part)
     dataset = load("folder", tmp_path)
     assert dataset.mean == pytest.approx((0.2,))
-    assert dataset.deviation[0] > 0
+    assert dataset.std[0] > 0
 
 
 # mini-ImageNet
@@ -283,7 +283,7 @@ def test_a_grey_folder_has_one_channel(tmp_path: Path) -> None:
     written = small_files.write_folder(tmp_path, mode="L")
     dataset = load("folder", tmp_path)
     assert dataset.train_images.shape == (24, 1, 16, 16)
-    assert len(dataset.mean) == len(dataset.deviation) == 1
+    assert len(dataset.mean) == len(dataset.std) == 1
     assert_equal(dataset, written)
 
 
@@ -404,7 +404,7 @@ def test_holding_out_depends_on_the_seed_alone() -> None:
 def test_holding_out_keeps_the_facts() -> None:
     dataset = tagged(np.arange(30) % 3)
     parted = hold_out(dataset, 6, seed=1)
-    for fact in ("classes", "mean", "deviation", "flip", "padding"):
+    for fact in ("classes", "mean", "std", "flip", "padding"):
         assert getattr(parted, fact) == getattr(dataset, fact)
 
 
@@ -643,9 +643,9 @@ def test_a_decoder_that_fails_leaves_nothing(tmp_path: Path) -> None:
 def test_statistics_are_those_of_all_images(count: int) -> None:
     images = np.random.default_rng(0).integers(0, 256, (count, 3, 2, 3), dtype=np.uint8)
     images[:, 1] //= 4
-    mean, deviation = channel_statistics(images)
+    mean, std = channel_statistics(images)
     np.testing.assert_allclose(mean, (images / 255).mean((0, 2, 3)))
-    np.testing.assert_allclose(deviation, (images / 255).std((0, 2, 3)))
+    np.testing.assert_allclose(std, (images / 255).std((0, 2, 3)))
 
 
 @pytest.mark.parametrize("writable", [True, False])

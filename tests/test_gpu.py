@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import Completed
+from steps import make_steps
 
 from augmentations import AUGMENTATIONS
 from benchmarks.score_files import noise_flags
@@ -45,20 +46,9 @@ def make_trainer(tmp_path: Path) -> Callable[..., Trainer]:
         file = tmp_path / "scores.npz"
         common += noise_flags(method, "digits", dataset.train_labels, file)
         trainer = build(parse([*common, *words])[0], dataset, find_device("cuda"))
-        trainer.start()
         return trainer
 
     return make
-
-
-def make_steps(trainer: Trainer, count: int) -> list[float]:
-    """The loss of each step."""
-    losses, before = [], float(trainer.tally[0])
-    for _ in range(count):
-        trainer.make_step(trainer.next_batch())
-        losses.append(float(trainer.tally[0]) - before)
-        before += losses[-1]
-    return losses
 
 
 @contextmanager
@@ -94,12 +84,11 @@ def test_no_step_waits_for_the_gpu(
         may_wait(trainer.method.selector, "keep")
     try:
         with waits_are_errors():
-            for _ in range(15):
-                trainer.make_step(trainer.next_batch())
+            make_steps(trainer, 15)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert trainer.step == 60
-    assert torch.isfinite(trainer.tally).all()
+    assert torch.isfinite(trainer.epoch_sums).all()
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -113,11 +102,13 @@ def test_a_state_goes_on_with_the_same_images(
     torch.save(trainer.state_dict(), file)
     file.seek(0)
     state = torch.load(file, map_location="cpu", weights_only=True)
-    first, scored, uses = make_steps(trainer, 1), trainer.images_scored, trainer.uses.clone()
+    ((_, losses),), scored = make_steps(trainer, 1), trainer.images_scored
+    counts = trainer.sample_counts.clone()
     fresh.load_state_dict(state)
-    assert make_steps(fresh, 1) == pytest.approx(first, rel=1e-3)
+    ((_, again),) = make_steps(fresh, 1)
+    assert float(again.sum()) == pytest.approx(float(losses.sum()), rel=1e-3)
     assert fresh.images_scored == scored
-    assert torch.equal(fresh.uses, uses)
+    assert torch.equal(fresh.sample_counts, counts)
 
 
 @pytest.mark.parametrize("augmentation", AUGMENTATIONS)
@@ -126,8 +117,8 @@ def test_images_in_their_file_make_the_same_batches(
 ) -> None:
     words, file = ["--augmentation", augmentation, "--amp", "off"], ["--resident-limit", "0"]
     lazy, resident = (make_trainer("unif-SGD", *words, *more) for more in (file, ()))
-    for _ in range(30):
-        one, other = lazy.next_batch(), resident.next_batch()
+    steps = (make_steps(trainer, 30) for trainer in (lazy, resident))
+    for (one, _), (other, _) in zip(*steps, strict=True):
         torch.testing.assert_close(one.images, other.images)
         assert torch.equal(one.index, other.index)
 
@@ -163,7 +154,7 @@ def test_what_fits_is_found_out(make_trainer: Callable[..., Trainer]) -> None:
     """An evaluation that runs out of memory is done in smaller parts, with the same results."""
     trainer = make_trainer("SGD", "--amp", "off", "--model", "resnet10-w16")
     whole = trainer.evaluate()
-    device, total = trainer.task.device, torch.cuda.get_device_properties(trainer.task.device)
+    device, total = trainer.device, torch.cuda.get_device_properties(trainer.device)
     torch.cuda.empty_cache()
     free = torch.cuda.memory_allocated(device) + 2**22  # 4 MiB, less than all images need
     torch.cuda.set_per_process_memory_fraction(free / total.total_memory, device)
@@ -171,6 +162,6 @@ def test_what_fits_is_found_out(make_trainer: Callable[..., Trainer]) -> None:
         again = trainer.evaluate()
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0, device)
-    assert trainer.network.parts.fitting < len(trainer.test_labels) * 64
-    np.testing.assert_array_equal(again.hits, whole.hits)
+    assert trainer.network.parts.fitting < len(trainer.evaluator.labels) * 64
+    np.testing.assert_array_equal(again.correct, whole.correct)
     np.testing.assert_allclose(again.losses, whole.losses, rtol=1e-3)

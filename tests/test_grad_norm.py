@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from laws import assert_law
+from steps import make_steps
 from test_methods import Scores, candidates, make_batch, make_dataset, make_task, make_trainer
 from torch import nn
 
@@ -182,20 +183,21 @@ def test_it_goes_on_and_off_in_the_loop(augmentation):
     task = make_task(num_images=100, batch_size=10, budget=1.0, epochs=6)
     method = METHODS["grad-norm"](task, gradnorm_candidates=2)
     trainer = make_trainer(method, make_dataset(num_images=100), augmentation)
-    trainer.start()
     scored, taus = [], {10: 1e9, 20: 1e9, 30: 0.0, 50: 1e9}
-    while not trainer.finished:
-        if trainer.step in taus:
-            method.tau.fill_(taus[trainer.step])
-        before = trainer.images_scored
-        batch = trainer.next_batch()
+
+    def look(batch: Batch) -> None:
         scored.append(trainer.images_scored - before)
         assert len(batch) == 10
         assert (method.weights is None) == (scored[-1] == 0)
         torch.testing.assert_close(batch.targets.sum(1), torch.ones(10))
-        trainer.make_step(batch)
+
+    while not trainer.finished:
+        if trainer.step in taus:
+            method.tau.fill_(taus[trainer.step])
+        before = trainer.images_scored
+        make_steps(trainer, 1, look=look)
     assert scored == [0] * 10 + [20] * 20 + [0] * 20 + [20] * 10
-    assert trainer.uses.sum() == 600
+    assert trainer.sample_counts.sum() == 600
 
 
 # --- The command line ---

@@ -269,14 +269,14 @@ CHECKPOINTS: dict[str, Callable[[dict], object]] = {
         state__method___extra_state__rng=torch.ones(3, dtype=torch.uint8)
     ),
     "no method": change(state__method=None),
-    "images used: another number": change(state__uses=torch.ones(7)),
+    "images used: another number": change(state__sample_counts=torch.ones(7)),
     "rows: a text": change(state__rows="x"),
     "rows: numbers": change(state__rows=[1]),
     "rows: of other columns": change(state__rows=[{"x": 1}]),
     "no rows": change(state__rows=None),
-    "block: of other images": change(state__stream__block=lambda block: block + 10**6),
-    "block: flat": change(state__stream__block=torch.arange(5)),
-    "position: beyond": change(state__stream__position=10**6),
+    "block: of other images": change(state__loader__block=lambda block: block + 10**6),
+    "block: flat": change(state__loader__block=torch.arange(5)),
+    "position: beyond": change(state__loader__position=10**6),
 }
 BODIES = {
     "empty": b"",

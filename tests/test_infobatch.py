@@ -10,10 +10,11 @@ import pytest
 import torch
 from laws import FALSE_ALARM
 from scipy import stats
+from steps import make_steps
 from test_methods import make_batch, make_dataset, make_task, make_trainer, saved_and_loaded
 from torch import nn
 
-from methods import METHODS
+from methods import METHODS, Batch
 from methods.infobatch import InfoBatch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -152,19 +153,20 @@ def test_a_pass_goes_by_the_losses_at_its_start(augmentation):
     task = make_task(num_images=100, batch_size=10, budget=1.0, epochs=12)
     method = METHODS["infobatch"](task)
     trainer = make_trainer(method, make_dataset(num_images=100), augmentation)
-    trainer.start()
     known = torch.full((100,), math.nan)  # the last loss of each image, on our own account
     above, passes = torch.ones(100), 0
-    while not trainer.finished:
-        if trainer.stream.exhausted:
-            late = trainer.step / 120 >= 0.875
-            above = torch.ones(100) if late else 1 + (known < known.nanmean()).float()
-            passes += 1
-        batch = trainer.next_batch()
+
+    def look(batch: Batch) -> None:
         assert len(batch.index.unique()) == 10
         losses = batch.losses(trainer.model(batch.images)).detach()
         assert torch.equal(method.reweigh(batch, losses), above[batch.index])
-        trainer.make_step(batch)
+
+    while not trainer.finished:
+        if trainer.loader.exhausted:
+            late = trainer.step / 120 >= 0.875
+            above = torch.ones(100) if late else 1 + (known < known.nanmean()).float()
+            passes += 1
+        ((batch, losses),) = make_steps(trainer, 1, look=look)
         known[batch.index] = losses
     assert passes > 12, "some images were left out"
     torch.testing.assert_close(method.losses, known)

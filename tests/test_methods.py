@@ -21,15 +21,17 @@ import pytest
 import torch
 from laws import FALSE_ALARM, assert_inclusion, assert_law, numpy_inclusion, set_probabilities
 from scipy import stats
+from steps import Rows, make_steps
 from torch import nn
 
 from augmentations import AUGMENTATIONS
 from benchmarks.score_files import noise_options
 from budgetbench import draw_without_replacement
 from data import Dataset
-from engine.budget import Budget, steps_per_epoch, subset_size
+from engine.budget import Budget
 from engine.distributed import ALONE
-from engine.loader import Stream
+from engine.evaluation import Evaluator
+from engine.loader import Loader
 from engine.network import Network
 from engine.trainer import Trainer
 from methods import METHODS, Batch, Method, Task
@@ -55,12 +57,9 @@ def make_task(num_images=64, batch_size=8, budget=0.5, num_classes=4, epochs=2, 
     return Task(
         dataset="noise",
         labels=np.arange(num_images) % num_classes,
-        num_images=num_images,
         num_classes=num_classes,
         batch_size=batch_size,
         budget=budget,
-        subset_size=subset_size(budget, num_images),
-        steps_per_epoch=steps_per_epoch(budget, num_images, batch_size),
         epochs=epochs,
         device=CPU,
         seed=seed,
@@ -80,7 +79,7 @@ def make_dataset(num_images=64, num_classes=4, num_test=16) -> Dataset:
         test_labels=labels[num_images:],
         classes=tuple(map(str, range(num_classes))),
         mean=(0.5,),
-        deviation=(0.3,),
+        std=(0.3,),
         padding=1,
     )
 
@@ -109,15 +108,12 @@ def make_trainer(
     model = nn.Sequential(
         nn.Flatten(), *(layer() for layer in layers), nn.Linear(pixels, len(dataset.classes))
     )
-    stream = Stream(dataset, AUGMENTATIONS[augmentation](), CPU, seed=0)
-    task = method.task
-    budget = Budget(task.steps_per_epoch, task.epochs, task.batch_size, of_compute)
     return Trainer(
         Network(model, CPU, world=world),
         method,
-        stream,
-        dataset,
-        budget,
+        Loader(dataset, AUGMENTATIONS[augmentation](), CPU, seed=0),
+        Evaluator(dataset, CPU),
+        Budget(method.task, of_compute),
         rate,
         momentum=0.9,
         weight_decay=1e-4,
@@ -272,11 +268,10 @@ def test_sgd_passes_go_on_across_epochs():
     """Under a budget of a quarter, an epoch is a quarter of a pass, and passes are still full."""
     task = make_task(num_images=64, batch_size=8, budget=0.25, epochs=8)
     trainer = make_trainer(Method(task), make_dataset())
-    trainer.start()
-    for step in range(task.epochs * task.steps_per_epoch):
-        trainer.make_step(trainer.next_batch())
+    for step in range(task.steps):
+        make_steps(trainer, 1)
         if (step + 1) % 8 == 0:
-            assert trainer.uses.tolist() == [(step + 1) // 8] * 64
+            assert trainer.sample_counts.tolist() == [(step + 1) // 8] * 64
 
 
 @pytest.mark.parametrize("budget", [0.2, 0.55, 1.0])
@@ -560,9 +555,9 @@ def test_mixed_images_keep_their_targets_in_the_queue(augmentation):
     """A step's rows come from batches of unlike shares, each with its own image and target."""
     dataset = make_dataset(num_images=60)
     method = SelectiveBackprop(make_task(num_images=60, batch_size=8))
-    stream = Stream(dataset, AUGMENTATIONS[augmentation](), CPU, seed=0)
-    stream.refill(torch.arange(60).view(10, 6))
-    batches = [stream.next() for _ in range(10)]
+    loader = Loader(dataset, AUGMENTATIONS[augmentation](), CPU, seed=0)
+    loader.refill(torch.arange(60).view(10, 6))
+    batches = [loader.next() for _ in range(10)]
     score = make_trainer(method, dataset).score
     stepped = [method.choose(batch, score) for batch in batches]
     stepped = [batch for batch in stepped if batch is not None]
@@ -684,19 +679,17 @@ def test_importance_weights_are_constant_in_the_step():
     """The step follows the mean of weight * gradient, with weights from the losses before it."""
     method = HardnessWeighted(make_task(), dro_beta=0.5, dro_init=2.5, dro_importance=True)
     trainer = make_trainer(method, make_dataset(), rate=lambda step: 0.1)
-    trainer.start()
-    batch = trainer.next_batch()
-    model = copy.deepcopy(trainer.model)
+    model, stale_losses = copy.deepcopy(trainer.model), method.sampler.losses.clone()
+    ((batch, _),) = make_steps(trainer, 1)
     losses = nn.functional.cross_entropy(model(batch.images), batch.targets, reduction="none")
     weights = torch.tensor(
         [
             min(max(math.exp(0.5 * (loss - stale)), 0.1), 10)
-            for loss, stale in zip(losses.tolist(), method.sampler.losses[batch.index].tolist())
+            for loss, stale in zip(losses.tolist(), stale_losses[batch.index].tolist())
         ]
     )
     assert weights.max() - weights.min() > 0.1, "the weights are too even to test anything"
     (weights * losses).mean().backward()
-    trainer.make_step(batch)
     for after, before in zip(trainer.model.parameters(), model.parameters()):
         expected = before - 0.1 * (before.grad + 1e-4 * before)
         torch.testing.assert_close(after, expected)
@@ -870,20 +863,16 @@ def test_every_method_makes_its_steps(name, budget):
     trainer.model.register_forward_hook(
         lambda model, inputs, _: trained.append(len(inputs[0])) if model.training else None
     )
-    index, rows = [], []
-    trainer.start()
+    index, log = [], Rows()
     for _ in range(task.epochs):
-        used = trainer.uses.clone()
-        for _ in range(task.steps_per_epoch):
-            batch = trainer.next_batch()
-            assert len(batch) == 60
-            index.append(batch.index)
-            trainer.make_step(batch)
-        rows.append(trainer.finish_epoch())
+        used = trainer.sample_counts.clone()
+        for step in make_steps(trainer, task.steps_per_epoch, log=log, eval_every=1):
+            assert len(step.batch) == 60
+            index.append(step.batch.index)
         if name in ("unif-SGD", "p-SGD", "c-SGD"):
-            assert (trainer.uses - used).max() == 1, "an epoch's subset has no image twice"
+            assert (trainer.sample_counts - used).max() == 1, "an epoch's subset has no image twice"
 
-    total = task.epochs * task.steps_per_epoch
+    rows, total = log.rows, task.epochs * task.steps_per_epoch
     assert len(optimizer_steps) == trainer.step == total
     assert trained == [60] * total
     assert [row["epoch"] for row in rows] == list(range(1, 21))
@@ -891,14 +880,14 @@ def test_every_method_makes_its_steps(name, budget):
     assert [row["step"] for row in rows] == [per_epoch * epoch for epoch in range(1, 21)]
     assert [row["images_trained"] for row in rows] == [row["step"] * 60 for row in rows]
 
-    candidates = trainer.stream.number - trainer.method.uniform_steps
+    candidates = trainer.loader.number - trainer.method.uniform_steps
     scored = candidates * 60 * SCORED.get(name, 0)
     assert rows[-1]["images_scored"] == scored
     if name == "selective-backprop":
         growth = np.diff([0] + [row["images_scored"] for row in rows])
         assert (growth >= 0).all()
         more = budget < 1 and total * 60 > 1024  # when images begin to be left out
-        handed_on = trainer.stream.number * 60
+        handed_on = trainer.loader.number * 60
         assert handed_on > total * 60 if more else handed_on == total * 60
 
     for epoch in (1, 10, 20):
@@ -907,7 +896,7 @@ def test_every_method_makes_its_steps(name, budget):
         entropy = -(share * np.log(share)).sum()
         assert rows[epoch - 1]["count_entropy"] == pytest.approx(entropy, rel=1e-5)
     assert counts.sum() == total * 60
-    np.testing.assert_array_equal(trainer.uses, counts)
+    np.testing.assert_array_equal(trainer.sample_counts, counts)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -920,16 +909,18 @@ def test_every_method_spends_its_compute(name):
         rate=lambda position: 1e-4 * position,
         of_compute=True,
     )
-    trainer.start()
-    total, costs, rates, rows = 20 * 8 * 30 * 3, [0], [], []
-    while not trainer.finished:
-        batch = trainer.next_batch()
+    total, costs, rates, log = 20 * 8 * 30 * 3, [0], [], Rows()
+    rows = log.rows
+
+    def note_rate(batch: Batch) -> None:
         rates.append((trainer.images_scored + 3 * 30 * trainer.step) / (3 * 30))
-        trainer.make_step(batch)
+
+    while not trainer.finished:
+        before = len(rows)
+        make_steps(trainer, 1, look=note_rate, log=log)
         assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(1e-4 * rates[-1])
         costs.append(trainer.images_scored + 3 * 30 * trainer.step)
-        if trainer.epoch > (rows[-1]["epoch"] if rows else 0):
-            rows.append(trainer.finish_epoch())
+        if len(rows) > before:
             assert costs[-2] < rows[-1]["epoch"] * total // 20 <= costs[-1] == rows[-1]["cost"]
     assert costs[-2] < total <= costs[-1]
     assert [row["epoch"] for row in rows] == list(range(1, 21))
@@ -945,19 +936,16 @@ def test_every_method_spends_its_compute(name):
 def test_even_use_has_the_entropy_of_all_images():
     task = make_task(budget=1.0)
     trainer = make_trainer(Method(task), make_dataset())
-    trainer.start()
-    for _ in range(8):
-        trainer.make_step(trainer.next_batch())
-    assert trainer.finish_epoch()["count_entropy"] == pytest.approx(math.log(64), rel=1e-6)
+    log = Rows()
+    make_steps(trainer, 8, log=log)
+    assert log.rows[0]["count_entropy"] == pytest.approx(math.log(64), rel=1e-6)
 
 
 def test_selective_backprop_spends_the_budget_in_about_as_many_passes_as_epochs():
     """With its default beta, on the losses of a model that learns."""
     task = make_task(num_images=320, batch_size=16, budget=0.25, epochs=40)
     trainer = make_trainer(SelectiveBackprop(task), make_dataset(num_images=320))
-    trainer.start()
-    for _ in range(task.epochs * task.steps_per_epoch):
-        trainer.make_step(trainer.next_batch())
+    make_steps(trainer)
     # The first 1,024 are all kept; of the rest, a quarter.
     trained = task.epochs * task.steps_per_epoch * 16
     expected = 1024 + (trained - 1024) / 0.25
@@ -973,18 +961,15 @@ def test_a_loaded_run_goes_on_alike_from_any_step(name):
         return make_trainer(make_method(name, task, **OPTIONS.get(name, {})), dataset, "ricap")
 
     straight = make()
-    straight.start()
     states = {}
     while not straight.finished:
         if straight.step in (13, 27):
             states[straight.step] = saved_and_loaded(straight.state_dict())
-        straight.make_step(straight.next_batch())
+        make_steps(straight, 1)
     for step, state in states.items():
         resumed = make()
         resumed.load_state_dict(state)
         assert resumed.step == step
-        resumed.start()
-        while not resumed.finished:
-            resumed.make_step(resumed.next_batch())
+        make_steps(resumed)
         assert resumed.images_scored == straight.images_scored
         assert all(map(torch.equal, resumed.model.parameters(), straight.model.parameters()))

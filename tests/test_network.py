@@ -16,6 +16,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import ROOT, Completed
+from steps import make_steps
 
 from augmentations import AUGMENTATIONS
 from data import DATASETS, Rows
@@ -23,7 +24,7 @@ from engine.build import build, load_dataset
 from engine.distributed import World
 from engine.flags import parse
 from engine.images import AHEAD, MappedImages, ResidentImages, memory, place
-from engine.loader import Stream
+from engine.loader import Loader
 from engine.machine import find_device
 from engine.models import Block, create_model
 from engine.network import Network
@@ -41,14 +42,7 @@ def make_trainer(*words: str) -> Trainer:
 
 def first_losses(trainer: Trainer, steps: int = 20) -> np.ndarray:
     """The training loss of each of the first steps."""
-    losses, before = [], 0.0
-    trainer.start()
-    for _ in range(steps):
-        trainer.make_step(trainer.next_batch())
-        total = trainer.tally[0].item() / trainer.task.batch_size
-        losses.append(total - before)
-        before = total
-    return np.array(losses)
+    return np.array([step.losses.double().mean().item() for step in make_steps(trainer, steps)])
 
 
 @cache
@@ -117,9 +111,9 @@ def test_bfloat16_stays_near_float32() -> None:
     np.testing.assert_allclose(losses, plain_losses(), rtol=0.05)
     assert not np.allclose(losses, plain_losses(), rtol=1e-4), "it was float32"
     assert {weight.dtype for weight in trainer.model.parameters()} == {torch.float32}
-    assert trainer.network(trainer.stream.normalise(trainer.test_images.between(0, 4))).dtype == (
-        torch.float32
-    )
+    assert trainer.network(
+        trainer.loader.normalise(trainer.evaluator.images.between(0, 4))
+    ).dtype == (torch.float32)
 
 
 def test_float16_scales_its_loss_and_keeps_the_scale() -> None:
@@ -210,8 +204,8 @@ def test_scoring_and_evaluation_take_parts_that_fit() -> None:
     assert trainer.model.training
     memory.sizes.clear()
     again = trainer.evaluate()
-    assert set(memory.sizes) - {12} <= {len(trainer.test_labels) % 12}
-    np.testing.assert_array_equal(again.hits, whole.hits)
+    assert set(memory.sizes) - {12} <= {len(trainer.evaluator.labels) % 12}
+    np.testing.assert_array_equal(again.correct, whole.correct)
     np.testing.assert_allclose(again.losses, whole.losses, rtol=1e-5)
 
 
@@ -230,13 +224,13 @@ def test_processes_evaluate_each_image_once_whatever_fits(
     """Also where one of them has less free memory than the others."""
     trainer = make_trainer()
     whole, sums = trainer.evaluate(), []
-    monkeypatch.setattr(World, "sum", lambda self, numbers: sums.append(numbers.clone()))
+    monkeypatch.setattr(World, "all_reduce_sum", lambda self, numbers: sums.append(numbers.clone()))
     for rank in range(size):
-        trainer.world = World(rank, size)
+        trainer.network.world = World(rank, size)
         trainer.network.parts.fitting = 64 * (7 + rank)
         trainer.evaluate()
-    hits, losses = sum(sums).numpy()
-    np.testing.assert_array_equal(hits, whole.hits)
+    correct, losses = sum(sums).numpy()
+    np.testing.assert_array_equal(correct, whole.correct)
     np.testing.assert_allclose(losses, whole.losses, rtol=1e-5)
 
 
@@ -254,7 +248,7 @@ def test_mapped_images_are_the_resident_ones(mapped: np.ndarray) -> None:
     index = torch.randint(500, (3 * AHEAD + 1, 16), generator=torch.Generator().manual_seed(0))
     resident, lazy = ResidentImages(mapped, CPU), MappedImages(mapped, CPU)
     for _ in range(2):
-        lazy.expect(list(index))
+        lazy.prefetch(list(index))
         for row in index[:-2]:  # what is left is given up
             assert torch.equal(lazy.next(row), resident.next(row))
     assert torch.equal(lazy.between(7, 30), resident.between(7, 30))
@@ -265,7 +259,7 @@ def test_mapped_images_are_read_ahead_and_no_further(mapped: np.ndarray) -> None
     lazy, reads = MappedImages(mapped, CPU), []
     gather = lazy.gather
     lazy.gather = lambda index: reads.append(index) or gather(index)
-    lazy.expect(list(torch.arange(100).view(50, 2)))
+    lazy.prefetch(list(torch.arange(100).view(50, 2)))
     lazy.thread.submit(int).result()  # the thread is through with what it was given
     assert len(reads) == AHEAD
     lazy.next(torch.tensor([0, 1]))
@@ -304,7 +298,7 @@ def test_a_stream_from_a_file_gives_the_same_batches(augmentation: str) -> None:
     """In the middle of a block too, where a run goes on."""
     digits = DATASETS["digits"].load(Path("nowhere"))
     lazy, resident, resumed = (
-        Stream(digits, AUGMENTATIONS[augmentation](), CPU, 0, limit) for limit in (0, None, 0)
+        Loader(digits, AUGMENTATIONS[augmentation](), CPU, 0, limit) for limit in (0, None, 0)
     )
     block = torch.randperm(1400, generator=torch.Generator().manual_seed(0)).view(40, 35)
     for stream in (lazy, resident):

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from steps import make_steps
 from test_methods import Scores, candidates, make_dataset, make_task, make_trainer, saved_and_loaded
 
 from budgetbench import nearest_mean_subset
@@ -135,16 +136,16 @@ def test_the_batch_is_the_subset_of_the_scored_candidates(options, size):
 @pytest.mark.parametrize("augmentation", ["mixup", "ricap"])
 def test_scoring_and_training_see_the_same_mixed_images(augmentation):
     trainer = make_trainer(METHODS["obftf"](make_task()), make_dataset(), augmentation)
-    trainer.start()
     seen: list[Batch] = []
     score = trainer.score
     trainer.score = lambda batch: (seen.append(batch), score(batch))[1]
-    for _ in range(6):
-        batch = trainer.next_batch()
+
+    def look(batch: Batch) -> None:
         rows = (batch.images[:, None] == seen[-1].images).flatten(2).all(2).float().argmax(1)
         for name, column in vars(seen[-1]).items():
             assert torch.equal(getattr(batch, name), column[rows])
-        trainer.make_step(batch)
+
+    make_steps(trainer, 6, look=look)
     assert [len(batch) for batch in seen] == [80] * 6
 
 

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from steps import make_steps
 from test_methods import CPU, make_dataset, make_method, make_task, make_trainer
 
 from augmentations import AUGMENTATIONS
 from benchmarks.score_files import noise_options
 from engine.build import build, load_dataset
 from engine.flags import parse
-from engine.loader import Stream
+from engine.loader import Loader
 from engine.trainer import Trainer
 from methods import METHODS
 
@@ -42,10 +43,10 @@ def test_all_methods_start_with_the_same_weights_and_labels(tmp_path: Path) -> N
         run = make_run(name, tmp_path, *words)
         states = first.model.state_dict(), run.model.state_dict()
         assert all(torch.equal(*pair) for pair in zip(*(state.values() for state in states)))
-        assert torch.equal(run.stream.labels, first.stream.labels)
+        assert torch.equal(run.loader.labels, first.loader.labels)
     other = make_run("SGD", tmp_path, "--label-noise", "0.3", "--seed", "5")
     assert not torch.equal(other.model.classifier.weight, first.model.classifier.weight)
-    assert torch.equal(other.stream.labels, first.stream.labels), "of the data seed"
+    assert torch.equal(other.loader.labels, first.loader.labels), "of the data seed"
 
 
 @pytest.mark.parametrize("augmentation", ["randaugment", "ricap"])
@@ -57,15 +58,11 @@ def test_first_epochs_of_uniform_draws_are_the_same(name: str, augmentation: str
     ours, sgd = (
         make_trainer(make_method(method, task), dataset, augmentation) for method in (name, "SGD")
     )
-    ours.start()
-    sgd.start()
-    for _ in range(task.steps_per_epoch):
-        batch, other = ours.next_batch(), sgd.next_batch()
+    steps = (make_steps(trainer, task.steps_per_epoch) for trainer in (ours, sgd))
+    for (batch, _), (other, _) in zip(*steps, strict=True):
         assert torch.equal(batch.index, other.index)
         assert torch.equal(batch.images, other.images)
         assert torch.equal(batch.targets, other.targets)
-        ours.make_step(batch)
-        sgd.make_step(other)
     assert all(map(torch.equal, ours.model.parameters(), sgd.model.parameters())) or name == "cvar"
 
 
@@ -76,7 +73,7 @@ def test_the_nth_batch_is_augmented_alike_whatever_is_drawn_at_once(augmentation
     index = torch.arange(96).view(12, 8)
     images = []
     for lengths in ([12], [1] * 12, [5, 1, 6]):
-        stream = Stream(dataset, AUGMENTATIONS[augmentation](), CPU, seed=3)
+        stream = Loader(dataset, AUGMENTATIONS[augmentation](), CPU, seed=3)
         made = []
         for block in index.split(lengths):
             stream.refill(block)

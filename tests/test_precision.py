@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import Completed, assert_refused
+from steps import Rows, make_steps
 from test_network import CPU, make_trainer
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -192,13 +193,17 @@ def with_scale(scale: float, *words: str) -> Trainer:
     small = ["--model", "resnet10-w8", "--batch-size", "16"]  # CPUs without fp16 are slow in it
     trainer = make_trainer("--amp", "fp16", *small, *words)
     trainer.scaler.load_state_dict({**trainer.scaler.state_dict(), "scale": scale})
-    trainer.start()
     return trainer
 
 
 def state_of(trainer: Trainer) -> list[Tensor]:
     momentum = [each["momentum_buffer"] for each in trainer.optimizer.state.values()]
-    return [*trainer.model.state_dict().values(), *momentum, trainer.tally, trainer.uses]
+    return [
+        *trainer.model.state_dict().values(),
+        *momentum,
+        trainer.epoch_sums,
+        trainer.sample_counts,
+    ]
 
 
 @pytest.fixture
@@ -212,13 +217,11 @@ def torn_memory() -> Iterator[None]:
 def test_a_step_that_overflows_first_is_made_again(torn_memory: None) -> None:
     """To the bit the run that starts with a scale at which nothing overflows."""
     trainer = with_scale(2.0**30)
-    for _ in range(2):
-        trainer.make_step(trainer.next_batch())
+    make_steps(trainer, 2)
     scale = trainer.scaler.get_scale()
     assert 1 < scale < 2**25
     other = with_scale(scale)
-    for _ in range(2):
-        other.make_step(other.next_batch())
+    make_steps(other, 2)
     assert all(map(torch.equal, state_of(trainer), state_of(other)))
     assert all(value.isfinite().all() for value in state_of(trainer))
 
@@ -226,13 +229,14 @@ def test_a_step_that_overflows_first_is_made_again(torn_memory: None) -> None:
 @pytest.mark.parametrize("method", ["SGD", "selective-backprop", "dro"])
 def test_a_run_that_overflows_makes_all_its_steps(method: str, torn_memory: None) -> None:
     trainer = with_scale(2.0**30, "--method", method, "--epochs", "1", "--budget", "0.05")
+    log = Rows()
     while not trainer.finished:
         before = [weight.clone() for weight in trainer.model.parameters()]
-        trainer.make_step(trainer.next_batch())
+        make_steps(trainer, 1, log=log)
         assert not any(map(torch.equal, before, trainer.model.parameters()))
-    assert trainer.step == trainer.budget.steps
-    row = trainer.finish_epoch()
-    assert row["images_trained"] == trainer.budget.steps * trainer.task.batch_size
+    assert trainer.step == trainer.task.steps
+    (row,) = log.rows
+    assert row["images_trained"] == trainer.task.steps * trainer.task.batch_size
     assert 0 < row["train_loss"] < 10
 
 
@@ -246,11 +250,11 @@ def test_an_overflow_of_the_forward_pass_is_no_divergence(monkeypatch: pytest.Mo
         return run(model, images * (torch.inf if len(calls) < 3 else 1))
 
     monkeypatch.setattr(trainer.network, "run", overflow_twice)
-    trainer.make_step(trainer.next_batch())
+    make_steps(trainer, 1)
     assert len(calls) == 3
     assert trainer.scaler.get_scale() == 256
     other = with_scale(256.0)
-    other.make_step(other.next_batch())
+    make_steps(other, 1)
     assert all(map(torch.equal, state_of(trainer), state_of(other)))
 
 
@@ -259,18 +263,18 @@ def test_a_loss_that_is_infinite_at_scale_1_is_a_divergence() -> None:
     with torch.no_grad():
         trainer.model.classifier.weight.fill_(torch.inf)
     with pytest.raises(Diverged, match=r"step 1, in float16 even without scaling; .*--amp bf16"):
-        trainer.make_step(trainer.next_batch())
+        make_steps(trainer, 1)
     assert trainer.scaler.get_scale() == 0.5
 
 
 def test_an_overflow_of_an_evaluation_is_no_divergence() -> None:
     """Float16 ends at 65,504; here the first layer gives some 100,000."""
     trainer = with_scale(16.0)
-    trainer.make_step(trainer.next_batch())
+    make_steps(trainer, 1)
     with torch.no_grad():
         trainer.model.stem.weight.mul_(3e5)
-    assert not trainer.evaluate().loss < torch.inf
-    assert trainer.finish_epoch()["test_loss"] < torch.inf
+    assert not trainer.evaluator.sum_up(trainer.network).loss < torch.inf
+    assert trainer.finish_epoch(trainer.evaluate())["test_loss"] < torch.inf
 
 
 # --- Compilation ---
@@ -296,8 +300,6 @@ def test_nothing_is_compiled_after_the_warm_up(
     compilations = torch._dynamo.utils.counters["stats"]
     before = compilations["unique_graphs"]
     assert before >= (1 if method == "SGD" else 2)
-    trainer.start()
-    for _ in range(13):
-        trainer.make_step(trainer.next_batch())
+    make_steps(trainer, 13)
     assert (trainer.images_scored > 0) == (method != "SGD")
     assert compilations["unique_graphs"] == before

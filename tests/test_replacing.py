@@ -258,7 +258,7 @@ def test_the_first_checkpoint_lets_the_old_run_go(
 ) -> None:
     assert train_here(*RUN).returncode == 0
     monkeypatch.setattr(
-        "engine.driver.report", lambda *_: signal.raise_signal(signal.SIGTERM)
+        "engine.log.RunLog.report", lambda *_: signal.raise_signal(signal.SIGTERM)
     )  # after the first epoch
     assert train_here(*RUN, "--overwrite", "--lr", 0.05).returncode == 143
     folder = Path("results/run")

@@ -16,6 +16,7 @@ import pytest
 import torch
 from conftest import assert_refused
 from laws import assert_inclusion
+from steps import make_steps
 from test_methods import make_batch, make_dataset, make_task, make_trainer, saved_and_loaded
 from torch import nn
 
@@ -93,13 +94,11 @@ def test_in_the_loop(augmentation: str) -> None:
     if augmentation == "randaugment":
         pytest.importorskip("torchvision")
     trainer = make_trainer(make_rho(task, losses, rho_candidates=3), dataset, augmentation)
-    trainer.start()
-    while not trainer.finished:
-        trainer.make_step(trainer.next_batch())
+    make_steps(trainer)
     assert trainer.step == 3 * 8
     assert trainer.images_scored == 3 * 8 * 24
-    assert trainer.uses.sum() == 3 * 8 * 8
-    assert trainer.uses[100:].sum() == 0
+    assert trainer.sample_counts.sum() == 3 * 8 * 8
+    assert trainer.sample_counts[100:].sum() == 0
 
 
 @pytest.mark.parametrize("augmentation", ["standard", "ricap"])
@@ -109,17 +108,13 @@ def test_a_resumed_trainer_goes_on_alike(augmentation: str) -> None:
     make = partial(make_trainer, dataset=make_dataset(num_images=128), augmentation=augmentation)
     whole = make(make_rho(task, losses, rho_candidates=3))
     other = make(make_rho(task, losses[::-1], rho_candidates=3))
-    whole.start()
-    while not whole.finished:
-        whole.make_step(whole.next_batch())
-        if whole.step == 10:
-            other.load_state_dict(saved_and_loaded(whole.state_dict()))
-    other.start()
-    while not other.finished:
-        other.make_step(other.next_batch())
+    make_steps(whole, 10)
+    other.load_state_dict(saved_and_loaded(whole.state_dict()))
+    make_steps(whole)
+    make_steps(other)
     for ours, theirs in zip(other.model.parameters(), whole.model.parameters()):
         assert torch.equal(ours, theirs)
-    assert torch.equal(other.uses, whole.uses)
+    assert torch.equal(other.sample_counts, whole.sample_counts)
 
 
 def test_too_few_candidates_are_refused() -> None:
@@ -155,7 +150,7 @@ def losses_of(folder: Path, data_seed: int, count: int) -> dict[int, float]:
     losses = {}
     for place in held.tolist():
         assert data.train_images[place].tobytes() not in kept
-        image = (torch.tensor(data.train_images[place]) / 255 - data.mean[0]) / data.deviation[0]
+        image = (torch.tensor(data.train_images[place]) / 255 - data.mean[0]) / data.std[0]
         with torch.no_grad():
             logits = model(image[None])[0]
         losses[place] = -logits.log_softmax(0)[data.train_labels[place]].item()
@@ -251,7 +246,7 @@ def test_losses_are_of_the_labels_that_are_trained_on(trained, scores_here, trai
     model.load_state_dict(torch.load(held / "model.pt", weights_only=True))
     images = torch.tensor(np.asarray(whole.train_images)) / 255
     with torch.no_grad():
-        logits = model((images - whole.mean[0]) / whole.deviation[0])
+        logits = model((images - whole.mean[0]) / whole.std[0])
     labels = torch.tensor(whole.train_labels)
     losses = nn.functional.cross_entropy(logits, labels, reduction="none").numpy()
     values = file.values["irreducible-loss"]
@@ -294,10 +289,12 @@ def test_wrong_labels_are_seldom_chosen(make_run, scores_here) -> None:
     for name in ("out.npz", "zero.npz"):
         words = ("--method", "rho-loss", "--rho-file", name, "--rho-candidates", 5, "--epochs", 8)
         trainer = build(settings_of(*noise, *words), noisy, torch.device("cpu"))
-        trainer.start()
-        while not trainer.finished:
-            trainer.make_step(trainer.next_batch())
-        shares.append(float(trainer.uses[torch.from_numpy(wrong)].sum() / trainer.uses.sum()))
+        make_steps(trainer)
+        shares.append(
+            float(
+                trainer.sample_counts[torch.from_numpy(wrong)].sum() / trainer.sample_counts.sum()
+            )
+        )
     assert shares[0] < 0.15
     assert shares[1] > 0.35
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Completed
+from steps import make_steps
 from test_methods import (
     make_batch,
     make_dataset,
@@ -170,9 +171,7 @@ def test_el2n_is_recorded_in_the_first_epochs(augmentation: str) -> None:
                 norms[owner].append(error.norm().item())
 
     trainer.method.observe = listen
-    trainer.start()
-    while not trainer.finished:
-        trainer.make_step(trainer.next_batch())
+    make_steps(trainer)
     assert sum(map(len, norms)) == 5 * task.steps_per_epoch * 8
     expected = [np.mean(each) if each else np.nan for each in norms]
     np.testing.assert_allclose(trainer.method.values()["el2n"], expected, rtol=1e-5)
@@ -188,15 +187,11 @@ def test_recording_changes_nothing_and_is_saved(name: str) -> None:
         for method in (make(), *(Recording(make(), RECORDED, 2) for _ in range(2)))
     ]
     plain, whole, resumed = trainers
-    for trainer in (plain, whole):
-        trainer.start()
-        while not trainer.finished:
-            trainer.make_step(trainer.next_batch())
-            if trainer is whole and trainer.step == 11:
-                resumed.load_state_dict(saved_and_loaded(trainer.state_dict()))
-    resumed.start()
-    while not resumed.finished:
-        resumed.make_step(resumed.next_batch())
+    make_steps(plain)
+    make_steps(whole, 11)
+    resumed.load_state_dict(saved_and_loaded(whole.state_dict()))
+    make_steps(whole)
+    make_steps(resumed)
     for trainer in (whole, resumed):
         for ours, theirs in zip(trainer.model.parameters(), plain.model.parameters()):
             assert torch.equal(ours, theirs)
@@ -292,7 +287,7 @@ def network_of(folder: Path) -> tuple[nn.Module, torch.Tensor]:
     data = DATASETS["digits"].load(Path())
     model = create_model("resnet10-w16", 1, 10, (8, 8))
     model.load_state_dict(torch.load(folder / "model.pt", weights_only=True))
-    images = (torch.tensor(data.train_images) / 255 - data.mean[0]) / data.deviation[0]
+    images = (torch.tensor(data.train_images) / 255 - data.mean[0]) / data.std[0]
     return model.eval(), images
 
 

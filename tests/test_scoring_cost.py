@@ -10,6 +10,7 @@ from pathlib import Path
 import conftest
 import numpy as np
 import pytest
+from test_methods import make_task
 
 from data import DATASETS
 from engine.budget import TRAINING_COST, Budget
@@ -103,7 +104,7 @@ def test_a_flag_without_effect_is_noted(words: tuple[str, ...], reason: str) -> 
 
 @pytest.mark.parametrize("paid", [0, 100, 3000])
 def test_what_is_left_is_shared_out_over_all_epochs(paid: int) -> None:
-    budget = Budget(10, 4, 32, of_compute=True, paid_before=paid)
+    budget = Budget(make_task(320, 32, 1.0, epochs=4), of_compute=True, paid_before=paid)
     assert budget.total == 10 * 4 * 32 * TRAINING_COST - paid
     assert budget.position(0) == 0
     assert budget.position(budget.total) == 40

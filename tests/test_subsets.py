@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from laws import assert_inclusion, assert_law
+from steps import make_steps
 from test_methods import CPU, make_dataset, make_task, make_trainer, saved_and_loaded
 
 import sweep
@@ -76,13 +78,12 @@ def test_passes_over_a_subset_go_on_across_epochs(augmentation: str) -> None:
     """After whole passes each image of the subset was used equally often, the others never."""
     task = make_task(num_images=64, batch_size=8, budget=0.5, epochs=6)
     trainer = make_trainer(RandomSubset(task), make_dataset(), augmentation)
-    trainer.start()
-    for step in range(task.epochs * task.steps_per_epoch):
-        trainer.make_step(trainer.next_batch())
+    for step in range(task.steps):
+        make_steps(trainer, 1)
         if (step + 1) % 4 == 0:
             expected = np.zeros(64)
             expected[members(trainer.method)] = (step + 1) // 4
-            assert trainer.uses.tolist() == expected.tolist()
+            assert trainer.sample_counts.tolist() == expected.tolist()
 
 
 def test_a_subset_is_part_of_a_checkpoint() -> None:
@@ -136,7 +137,7 @@ def test_a_coreset_per_class_has_the_best_of_each(seed: int) -> None:
     labels = random.choice(4, 90, p=[0.5, 0.3, 0.15, 0.05])
     labels[labels == 3] = 2 if seed == 0 else 3  # one time without any image of a class
     task = make_task(num_images=90, batch_size=8, budget=0.37)
-    task = Task(**vars(task) | {"labels": labels})
+    task = replace(task, labels=labels)
     scores = random.normal(size=90).astype(np.float32)
     method = make_coreset(task, scores, coreset_per_class=True)
     places = largest_remainders(np.bincount(labels, minlength=4).tolist(), 33)
@@ -194,7 +195,7 @@ def digits() -> Task:
     """A task on digits: what a score file for them has to match."""
     labels = DATASETS["digits"].load(Path()).train_labels
     values = make_task(num_images=len(labels), num_classes=10)
-    return Task(**vars(values) | {"dataset": "digits", "labels": labels, "device": CPU})
+    return replace(values, dataset="digits", labels=labels, device=CPU)
 
 
 def test_the_file_has_to_be_given(train_here) -> None:
@@ -279,7 +280,7 @@ def test_a_file_for_other_images_is_refused(
 
 
 def test_a_file_for_another_data_set_is_refused(digits: Task, train_here) -> None:
-    other = Task(**vars(digits) | {"dataset": "cifar10"})
+    other = replace(digits, dataset="cifar10")
     outcome = train_here(*SHORT, "--coreset-file", write_scores(other, el2n=np.arange(1442)))
     assert_refused(outcome, "--coreset-file scores.npz: of cifar10, where this is digits")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from steps import make_steps
 from test_methods import make_dataset, make_method, make_task, make_trainer, saved_and_loaded
 from torch import Tensor
 
@@ -30,12 +31,7 @@ def make_run(name: str, augmentation: str = "ricap", **options: float | None) ->
 
 def trained(trainer: Trainer, steps: int) -> list[Tensor]:
     """The indices [B] of each of the next steps."""
-    indices = []
-    for _ in range(steps):
-        batch = trainer.next_batch()
-        indices.append(batch.index)
-        trainer.make_step(batch)
-    return indices
+    return [step.batch.index for step in make_steps(trainer, steps)]
 
 
 def test_the_methods_that_select() -> None:
@@ -48,8 +44,6 @@ def test_the_methods_that_select() -> None:
 def test_uniform_epochs_are_plain_sgds(name: str, epochs: int) -> None:
     """Exactly epochs * S steps: the images, the order, the losses and the network of SGD."""
     run, sgd = make_run(name, uniform_epochs=epochs), make_run("SGD")
-    run.start()
-    sgd.start()
     steps = 7 * epochs
     assert run.method.uniform_steps == steps
     asked = []
@@ -62,24 +56,22 @@ def test_uniform_epochs_are_plain_sgds(name: str, epochs: int) -> None:
     assert run.images_scored == 0
     assert asked == []
     if epochs < 6:
-        run.next_batch()
+        trained(run, 1)
         assert asked[0] == steps
-        assert run.finish_epoch()["images_scored"] == run.images_scored
+        assert run.finish_epoch(None)["images_scored"] == run.images_scored
 
 
 @pytest.mark.parametrize("name", SELECTING)
 def test_passes_after_a_uniform_start_do_not_repeat_it(name: str) -> None:
     """They'd be in the very same order if both were drawn from one seed."""
     run, plain = make_run(name, uniform_epochs=2), make_run(name, uniform_epochs=0)
-    run.start()
     trained(run, 14)
-    assert not torch.equal(run.next_batch().index, plain.next_batch().index)
+    assert not torch.equal(*trained(run, 1), *trained(plain, 1))
 
 
 @pytest.mark.parametrize("name", SELECTING)
 def test_a_loaded_run_goes_on_within_and_after_its_uniform_start(name: str) -> None:
     straight = make_run(name, uniform_epochs=3)
-    straight.start()
     states = {}
     while not straight.finished:
         if straight.step in (5, 17, 21, 30):  # within, in the second pass of, at the end of, after
@@ -88,9 +80,7 @@ def test_a_loaded_run_goes_on_within_and_after_its_uniform_start(name: str) -> N
     for state in states.values():
         resumed = make_run(name, uniform_epochs=3)
         resumed.load_state_dict(state)
-        resumed.start()
-        while not resumed.finished:
-            trained(resumed, 1)
+        make_steps(resumed)
         assert resumed.images_scored == straight.images_scored
         assert all(map(torch.equal, resumed.model.parameters(), straight.model.parameters()))
 
@@ -99,7 +89,6 @@ def test_a_loaded_run_goes_on_within_and_after_its_uniform_start(name: str) -> N
 def test_uniform_epochs_are_as_many_at_equal_compute(name: str) -> None:
     method = make_method(name, make_task(**SIZES), uniform_epochs=2)
     run = make_trainer(method, make_dataset(230), of_compute=True)
-    run.start()
     trained(run, 14)
     assert (run.epoch, run.images_scored) == (2, 0)
     assert not run.starts_uniformly
@@ -109,21 +98,17 @@ def test_what_is_learnt_meanwhile() -> None:
     """As from any other step: running means, stale losses and how spread the gradients are."""
     for name in ("p-SGD", "c-SGD"):
         run = make_run(name, uniform_epochs=2)
-        run.start()
         trained(run, 14)
-        assert torch.equal(run.method.sampler.visits, run.uses)
+        assert torch.equal(run.method.sampler.visits, run.sample_counts)
         assert run.method.sampler.total.sum() > 0
     run = make_run("dro", uniform_epochs=2, augmentation="standard")
     before = run.method.sampler.losses.clone()
-    run.start()
     trained(run, 14)
-    assert torch.equal(run.method.sampler.losses != before, run.uses > 0)
+    assert torch.equal(run.method.sampler.losses != before, run.sample_counts > 0)
     run = make_run("infobatch", uniform_epochs=2, augmentation="standard")
-    run.start()
     trained(run, 14)
-    assert torch.equal(run.method.losses.isfinite(), run.uses > 0)
+    assert torch.equal(run.method.losses.isfinite(), run.sample_counts > 0)
     run = make_run("grad-norm", uniform_epochs=2)
-    run.start()
     trained(run, 14)
     assert run.method.tau > 0.5
 
@@ -135,7 +120,6 @@ def test_selective_backprop_learns_its_history_from_the_training_losses() -> Non
     run.method.observe = lambda batch, logits, loss: (
         losses.append(loss) or inner(batch, logits, loss)
     )
-    run.start()
     trained(run, 35)
     assert selector.scored == 35 * 16
     assert torch.equal(selector.history[-35 * 16 :], torch.cat(losses))
@@ -172,10 +156,8 @@ def test_a_recorded_method_starts_uniformly_too() -> None:
     method = make_method("dro", make_task(**SIZES), uniform_epochs=2)
     run = make_trainer(Recording(method, ["forgetting"], 1), make_dataset(230))
     sgd = make_run("SGD", "standard")
-    run.start()
-    sgd.start()
     assert all(map(torch.equal, trained(run, 14), trained(sgd, 14)))
-    assert torch.equal(run.method.visits, run.uses)
+    assert torch.equal(run.method.visits, run.sample_counts)
 
 
 class Later(Selecting):
@@ -247,10 +229,9 @@ def test_the_realised_fraction_is_of_what_comes_after_the_uniform_start(name: st
     """Counted anew here; none of it is told while nothing is selected; a checkpoint keeps it."""
     options = {"gradnorm_tau": 0.0} if name == "grad-norm" else {}
     run = make_run(name, uniform_epochs=3, **options)
-    run.start()
     trained(run, 21)
     assert run.method.summary() == {}
-    handed_on = run.stream.number
+    handed_on = run.loader.number
     blocks = []
     run.method.draw = lambda progress, draw=run.method.draw: (
         blocks.append(draw(progress)) or blocks[-1]
@@ -259,7 +240,7 @@ def test_the_realised_fraction_is_of_what_comes_after_the_uniform_start(name: st
     if name == "selective-backprop":
         waiting = len(run.method.selector.queue()[0])
         expected = (21 * 16 + waiting) / run.images_scored
-        assert run.images_scored == 16 * (run.stream.number - handed_on)
+        assert run.images_scored == 16 * (run.loader.number - handed_on)
     elif name == "grad-norm":
         assert run.images_scored == 21 * 48
         expected = 1.0
@@ -276,6 +257,5 @@ def test_the_realised_fraction_is_of_what_comes_after_the_uniform_start(name: st
 
 def test_a_grad_norm_that_never_scores_says_so() -> None:
     run = make_run("grad-norm", gradnorm_tau=1e6)
-    run.start()
     trained(run, 42)
     assert run.method.summary() == {"realised_fraction": 0.0}

@@ -9,7 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..budget import subset_size
+from methods import subset_size
+
 from ..config_file import BadRun, read_config
 from ..run_folder import TRAINING_SECONDS
 from ..status import find_file, folders_of_runs, read_status

@@ -1,0 +1,116 @@
+"""Evaluation on the test part of a data set, class by class."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from data import Dataset
+
+from .images import Normalise, place
+from .network import Network
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Results of a model on the test part, summed over the images of each of C classes."""
+
+    counts: np.ndarray  # int64 [C], images; 0 where the test part has none of a class
+    correct: np.ndarray  # float64 [C], images classified correctly
+    losses: np.ndarray  # float64 [C], cross-entropies in nats
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy over all images, in nats."""
+        return float(self.losses.sum() / self.counts.sum())
+
+    @property
+    def accuracy(self) -> float:
+        """Percentage of all images."""
+        return float(100 * self.correct.sum() / self.counts.sum())
+
+    @property
+    def class_accuracies(self) -> np.ndarray:
+        """Percent [K], of the K classes that have test images."""
+        tested = self.counts > 0
+        return 100 * self.correct[tested] / self.counts[tested]
+
+    def columns(self) -> dict[str, float]:
+        """Columns of the curve that come from an evaluation."""
+        return dict(
+            test_loss=self.loss,
+            test_accuracy=self.accuracy,
+            worst_class_accuracy=float(self.class_accuracies.min()),
+            class_accuracy_p5=float(np.percentile(self.class_accuracies, 5)),
+        )
+
+
+class Evaluator:
+    """Evaluates networks on the test part of a data set.
+
+    Args:
+        dataset: of which the test part is used, and the class counts of the training part.
+        device: that networks are on.
+        resident_limit: GiB of images that may lie on the device, as in `place`.
+    """
+
+    def __init__(self, dataset: Dataset, device: torch.device, resident_limit: float | None = None):
+        self.images = place(dataset.test_images, device, resident_limit)
+        self.labels = torch.tensor(dataset.test_labels, device=device)
+        self.normalise = Normalise(dataset, device)
+        self.image_shape = dataset.test_images.shape[1:]
+        self.classes = dataset.classes
+        self.train_counts, self.counts = (
+            np.bincount(labels, minlength=len(self.classes))
+            for labels in (dataset.train_labels, dataset.test_labels)
+        )
+
+    def evaluate(self, network: Network) -> Evaluation:
+        """Evaluate a network as it is now; each process takes a part of the images."""
+        evaluation = self.sum_up(network)
+        if network.scaler.is_enabled() and not math.isfinite(evaluation.loss):
+            with network.in_float32():  # the range of fp16 may have been too small
+                evaluation = self.sum_up(network)
+        return evaluation
+
+    @torch.no_grad()
+    def sum_up(self, network: Network) -> Evaluation:
+        """Evaluate in the network's own precision."""
+        network.model.eval()
+        n, rank, size = len(self.images), network.world.rank, network.world.size
+        own = n * rank // size, n * (rank + 1) // size
+        shape = 2, len(self.classes)  # correct ones and losses of each class
+        sums = torch.zeros(shape, dtype=torch.float64, device=network.device)
+
+        def forward(start: int, stop: int) -> tuple[Tensor, Tensor]:
+            labels = self.labels[start:stop]
+            logits = network.run(network.model, self.normalise(self.images.between(start, stop)))
+            losses = nn.functional.cross_entropy(logits, labels, reduction="none")
+            return labels, torch.stack([logits.argmax(1) == labels, losses]).double()
+
+        for labels, results in network.parts.over(*own, self.image_shape, forward):
+            sums.index_add_(1, labels, results)
+        network.world.all_reduce_sum(sums)
+        network.model.train()
+        correct, losses = sums.cpu().numpy()
+        return Evaluation(self.counts, correct, losses)
+
+    def per_class(self, evaluation: Evaluation) -> list[dict[str, str | int | float | None]]:
+        """Return rows of per_class.csv, one for each class."""
+        numbers = (self.train_counts, evaluation.counts, evaluation.correct, evaluation.losses)
+        return [
+            {
+                "class": name,
+                "train_count": train_count,
+                "test_count": count,
+                "test_accuracy": 100 * correct / count if count else None,
+                "test_loss": loss / count if count else None,
+            }
+            for name, train_count, count, correct, loss in zip(
+                self.classes, *(each.tolist() for each in numbers)
+            )
+        ]
