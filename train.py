@@ -14,10 +14,10 @@ def main(arguments: list[str]) -> int:
         from engine.driver import run
         from engine.flags import parse
 
-        settings, notes = parse(arguments)
+        config, notes = parse(arguments)
         for note in notes if is_first_of_machine() else ():
             say(f"note: {note}")
-        run(settings)
+        run(config)
         return 0
 
     return exit_status_of("train.py", work)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from budgetbench import __version__
-from errors import UsageError, say
+from errors import UsageError, is_first_of_machine, say
 
 from . import checkpoint
 from .board import Board
@@ -24,8 +24,24 @@ from .signals import Signals
 from .trainer import Trainer
 
 
-def run(settings: RunConfig) -> None:
-    """Make the run that the settings describe, or go on with it where it was interrupted."""
+def run(config: RunConfig) -> Path:
+    """Make a run, or go on with it where it was interrupted.
+
+    Args:
+        config: of the run; what is left out of it is filled in as `RunConfig.resolved` does.
+
+    Returns:
+        The folder that the run leaves, see results/FILES.md.
+
+    Raises:
+        UsageError: naming the setting or file that is wrong, and the remedy. Nothing is lost.
+        Diverged: for a loss that became NaN or infinite.
+        Interrupted: after a signal and a checkpoint; the same call goes on from there.
+        Failed: for a cause outside, such as a full disk.
+    """
+    settings, notes = config.resolved()
+    for note in notes if is_first_of_machine() else ():
+        say(f"note: {note}")
     world = find_world()
     device = find_device(settings.device, world)
     set_up_torch(settings, device)
@@ -34,6 +50,7 @@ def run(settings: RunConfig) -> None:
             run_main(settings, device, world)
         else:
             run_other(settings, device, world)
+    return Path(settings.results_dir) / settings.experiment_name
 
 
 def run_main(settings: RunConfig, device: torch.device, world: World) -> None:
@@ -43,8 +60,7 @@ def run_main(settings: RunConfig, device: torch.device, world: World) -> None:
     if settings.tensorboard:
         folder.board = Board(folder.path)
     trainer = build(settings, load_dataset(settings), device, world)
-    with folder:
-        signals = Signals()
+    with folder, Signals() as signals:
         replaces = starts_afresh(folder, settings)
         rows = restore(folder, settings, trainer, replaces)
         with folder.running(replaces):
@@ -78,12 +94,12 @@ def run_main(settings: RunConfig, device: torch.device, world: World) -> None:
 def run_other(settings: RunConfig, device: torch.device, world: World) -> None:
     """Train in step with the main process, from the same state."""
     trainer = build(settings, load_dataset(settings), device, world)
-    signals = Signals()
-    state = world.broadcast(None)
-    if state is not None:
-        trainer.load_state_dict(state)
-    warm_up(trainer, settings)
-    train(trainer, RunLog(settings, trainer, signals, None, []), settings.eval_every)
+    with Signals() as signals:
+        state = world.broadcast(None)
+        if state is not None:
+            trainer.load_state_dict(state)
+        warm_up(trainer, settings)
+        train(trainer, RunLog(settings, trainer, signals, None, []), settings.eval_every)
 
 
 def warm_up(trainer: Trainer, settings: RunConfig) -> float | None:

@@ -108,7 +108,7 @@ def load(root: Path, **_: Any) -> Dataset:
         labels[400:],
         classes=("a", "b", "c", "d"),
         mean=mean,
-        deviation=std,
+        std=std,
         flip=0.0,
         padding=1,
         sha256=content_digest({"images": images, "labels": labels}),
