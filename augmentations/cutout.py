@@ -39,7 +39,7 @@ class Cutout(Augmentation):
         shorter = min(height, width)
         if self.size is not None and self.size > shorter:
             raise ValueError(
-                f"--cutout-size {self.size}: the images have {height}x{width} pixels; "
+                f"`cutout_size` {self.size}: the images have {height}x{width} pixels; "
                 f"give at most {shorter}"
             )
 

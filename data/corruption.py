@@ -33,17 +33,17 @@ def long_tailed(dataset: Dataset, ratio: float, seed: int) -> Dataset:
         UsageError: when nothing would be left of a class.
     """
     labels = dataset.train_labels
-    check_two_classes(dataset, f"--imbalance {ratio:g}")
+    check_two_classes(dataset, f"`imbalance` {ratio:g}")
     counts = np.bincount(labels, minlength=len(dataset.classes))
     if not counts.all():
         raise UsageError(
-            f"--imbalance {ratio:g}: class {dataset.classes[counts.argmin()]} has no training "
-            "images to keep any of; leave the flag out"
+            f"`imbalance` {ratio:g}: class {dataset.classes[counts.argmin()]} has no training "
+            "images to keep any of; leave it out"
         )
     sizes = long_tailed_sizes(counts, ratio)
     if sizes[-1] < 1:
         raise UsageError(
-            f"--imbalance {ratio:g}: no image would be left of class {dataset.classes[-1]}; "
+            f"`imbalance` {ratio:g}: no image would be left of class {dataset.classes[-1]}; "
             f"give at most {largest_ratio(counts):.2f}"
         )
     rng = np.random.default_rng([seed, IMBALANCE])
@@ -84,7 +84,7 @@ def with_label_noise(dataset: Dataset, share: float, seed: int) -> Dataset:
     Raises:
         UsageError: when there is no other label.
     """
-    check_two_classes(dataset, f"--label-noise {share:g}")
+    check_two_classes(dataset, f"`label_noise` {share:g}")
     labels, classes = np.array(dataset.train_labels), len(dataset.classes)
     rng = np.random.default_rng([seed, NOISE])
     chosen = rng.choice(len(labels), round(share * len(labels)), replace=False)
@@ -92,6 +92,6 @@ def with_label_noise(dataset: Dataset, share: float, seed: int) -> Dataset:
     return replace(dataset, train_labels=labels)
 
 
-def check_two_classes(dataset: Dataset, flag: str) -> None:
+def check_two_classes(dataset: Dataset, setting: str) -> None:
     if len(dataset.classes) < 2:
-        raise UsageError(f"{flag}: the data set has one class only; leave the flag out")
+        raise UsageError(f"{setting}: the data set has one class only; leave it out")

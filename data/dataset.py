@@ -94,7 +94,7 @@ def class_balanced_subset(dataset: Dataset, count: int, seed: int) -> Dataset:
     n = len(dataset.train_labels)
     if count > n:
         raise UsageError(
-            f"--train-images {count}: the training set has {n} images; give at most that number"
+            f"`train_images` {count}: the training set has {n} images; give at most that number"
         )
     rng = np.random.default_rng([seed, SUBSET])
     kept = np.sort(stratified(dataset.train_labels, count, rng))
@@ -123,8 +123,8 @@ def held_out(dataset: Dataset, count: int, seed: int, proportional: bool = False
     n = len(dataset.train_labels)
     if not 0 < count < n:
         raise UsageError(
-            f"--validation {count}: the training set has {n} images; hold out fewer of them, "
-            f"for example --validation {max(1, n // 10)}"
+            f"`validation` {count}: the training set has {n} images; hold out fewer of them, "
+            f"for example `validation` {max(1, n // 10)}"
         )
     held = np.zeros(n, dtype=bool)
     rng = np.random.default_rng(seed)

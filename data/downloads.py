@@ -28,7 +28,7 @@ def fetch(root: Path, name: str, files: list[str], get: Callable[[], None]) -> l
     except Exception as error:  # of many kinds: network, server, checksum, disk
         reason = " ".join(str(error).split()).rstrip(":") or type(error).__name__
         raise UsageError(
-            f"--data-dir {root}: {missing[0].relative_to(root)} is not there and the download of "
+            f"`data_dir` {root}: {missing[0].relative_to(root)} is not there and the download of "
             f"{name} failed ({reason}); put the data set's files there: {', '.join(files)}"
         ) from error
     return paths

@@ -19,7 +19,7 @@ def load(root: Path, *, image_size: int | None, **_) -> Dataset:
     for part in ("train", evaluated):
         if not (root / part).is_dir():
             raise UsageError(
-                f"--data-dir {root}: no folder {part}/ there; it must hold train/ and test/ "
+                f"`data_dir` {root}: no folder {part}/ there; it must hold train/ and test/ "
                 "(or val/), each with one folder of images per class"
             )
     classes = class_names(root / "train")

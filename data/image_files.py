@@ -53,7 +53,7 @@ def decode_images(
 
 
 def in_threads(work: Callable[[int], Result], count: int) -> list[Result]:
-    """`work` of 0 to `count` - 1, by as many threads as PyTorch may use (--num-threads)."""
+    """`work` of 0 to `count` - 1, by as many threads as PyTorch may use (`num_threads`)."""
 
     def do(start: int) -> list[Result]:
         return [work(number) for number in range(start, min(start + TASK, count))]
@@ -103,5 +103,5 @@ def check_sizes(paths: Sequence[Path], sizes: list[tuple[int, int]]) -> None:
         if size != usual:
             raise UsageError(
                 f"{path}: {size[0]}x{size[1]} pixels where most are {usual[0]}x{usual[1]}; "
-                f"resize all with --image-size, for example --image-size {min(usual)}"
+                f"resize all with `image_size`, for example `image_size` {min(usual)}"
             )

@@ -61,7 +61,7 @@ def read_table(path: Path) -> list[tuple[str, str]]:
     """The file name and label of each row; a UsageError names what is missing."""
     if not path.is_file():
         raise UsageError(
-            f"--data-dir: {path} is not there; mini-ImageNet cannot be downloaded, so put images/ "
+            f"`data_dir`: {path} is not there; mini-ImageNet cannot be downloaded, so put images/ "
             f"and {', '.join(TABLES)} in {path.parent}"
         )
     images = path.parent / "images"

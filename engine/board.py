@@ -28,8 +28,8 @@ class Board:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise UsageError(
-                "--tensorboard: TensorBoard is not installed; pip install -r "
-                "requirements-tensorboard.txt, or leave the flag out"
+                "`tensorboard`: TensorBoard is not installed; pip install -r "
+                "requirements-tensorboard.txt, or leave it out"
             ) from None
         self.make_writer, self.folder = SummaryWriter, folder
         self.writer: SummaryWriter | None = None

@@ -51,13 +51,13 @@ def check_steps(task: Task) -> None:
     budget, num_images, batch_size = task.budget, task.num_images, task.batch_size
     if batch_size > num_images:
         raise UsageError(
-            f"--batch-size {batch_size}: the training set has only {num_images} images; "
+            f"`batch_size` {batch_size}: the training set has only {num_images} images; "
             f"give at most {task.subset_size}"
         )
     smallest = Decimal(batch_size) / num_images
     smallest = smallest.quantize(Decimal("0.000001"), rounding=ROUND_CEILING).normalize()
     raise UsageError(
-        f"--budget {budget}: {budget} of {num_images} images is not one batch of {batch_size}; "
+        f"`budget` {budget}: {budget} of {num_images} images is not one batch of {batch_size}; "
         f"the smallest budget that works is {smallest}"
     )
 

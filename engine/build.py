@@ -113,8 +113,8 @@ def create_method(settings: RunConfig, task: Task) -> Method:
     try:
         method = constructor(task, **options)
     except OptionError as error:
-        flag, value = "--" + error.option.replace("_", "-"), options[error.option]
-        raise UsageError(f"{flag} {value}: {error.reason}") from error
+        value = options[error.option]
+        raise UsageError(f"`{error.option}` {value}: {error.reason}") from error
     if settings.record:
         return Recording(method, settings.record, settings.record_epochs)
     return method
@@ -129,14 +129,14 @@ def create_budget(settings: RunConfig, method: Method) -> Budget:
     cost = method.scoring_cost
     if cost is None:
         raise UsageError(
-            "--count-scoring-run: the score file is of an older version and does not say what its "
+            "`count_scoring_run`: the score file is of an older version and does not say what its "
             f"runs cost; make it again with {HOW}"
         )
     if budget.total - cost < TRAINING_COST * task.batch_size:
         raise UsageError(
-            f"--count-scoring-run: the runs behind the score file cost {cost:,} forward passes and "
-            f"the budget is {budget.total:,}, so nothing is left to train with; raise --budget or "
-            "--epochs, or give scores of shorter runs"
+            f"`count_scoring_run`: the runs behind the score file cost {cost:,} forward passes and "
+            f"the budget is {budget.total:,}, so nothing is left to train with; raise `budget` or "
+            "`epochs`, or give scores of shorter runs"
         )
     return Budget(task, settings.compute_budget, paid_before=cost)
 
@@ -148,8 +148,8 @@ def load_dataset(settings: RunConfig) -> Dataset:
     classes = len(dataset.classes)
     if settings.num_classes not in (None, classes):
         raise UsageError(
-            f"--num-classes {settings.num_classes}: {settings.dataset} has {classes} classes; "
-            "give that number or leave the flag out"
+            f"`num_classes` {settings.num_classes}: {settings.dataset} has {classes} classes; "
+            "give that number or leave it out"
         )
     if settings.train_images:
         dataset = class_balanced_subset(dataset, settings.train_images, settings.data_seed)
@@ -158,12 +158,12 @@ def load_dataset(settings: RunConfig) -> Dataset:
     if settings.label_noise:
         dataset = with_label_noise(dataset, settings.label_noise, settings.data_seed)
     # Last, so that what is held out is like the rest, and has the labels that a run without
-    # --validation trains it with: irreducible losses have to be of these.
+    # `validation` trains it with: irreducible losses have to be of these.
     return hold_out(dataset, **split(settings)) if settings.validation else dataset
 
 
 def split(settings: RunConfig) -> dict:
-    """Return the arguments by which `hold_out` and `held_out` make the split of --validation."""
+    """Return the arguments by which `hold_out` and `held_out` make the split of `validation`."""
     return dict(
         count=settings.validation,
         seed=settings.data_seed,

@@ -19,7 +19,7 @@ from .status import settle
 FORMAT = 4  # of the checkpoint's contents; another one is refused
 MAGIC = b"budgeted-training checkpoint\n"
 CURRENT, WHOLE, PREVIOUS = CHECKPOINTS
-AFRESH = "start afresh with --no-resume --overwrite"
+AFRESH = "start afresh with `resume=False` `overwrite`"
 
 
 def save(folder: RunFolder, settings: Mapping, state: Mapping) -> None:
@@ -128,7 +128,7 @@ def check_settings(path: Path, theirs: Mapping, ours: Mapping) -> None:
     if different:
         raise UsageError(
             f"{path}: of a run with other settings ({'; '.join(different)}); give those, choose "
-            f"another --experiment-name, or {AFRESH}"
+            f"another `experiment_name`, or {AFRESH}"
         )
 
 

@@ -299,8 +299,8 @@ class RunConfig:
     )
     tuned: list[str] | None = setting(
         None,
-        "note that the values of these flags were chosen by trials on held-out images, as "
-        "sweep.py --tune does; changes nothing else, and tables say tuned",
+        "note that the values of these settings were chosen by trials on held-out images, as "
+        "sweep.py `tune` does; changes nothing else, and tables say tuned",
         RUN,
         convert=lambda text: tuned_names(text),
     )
@@ -375,9 +375,7 @@ class RunConfig:
         notes: list[str] = []
         source = DATASETS[config.dataset]
         if config.image_size and not source.resizes:
-            raise UsageError(
-                f"`image_size`: {config.dataset} has a size of its own; leave the flag out"
-            )
+            raise UsageError(f"`image_size`: {config.dataset} has a size of its own; leave it out")
         for name, value in ("model", source.model), ("epochs", source.epochs):
             if getattr(config, name) is None:
                 setattr(config, name, value)

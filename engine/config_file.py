@@ -50,7 +50,7 @@ class Config:
     processes: int
     realised_fraction: float | None  # of images kept or steps scored, where the method counts it
     scoring_cost: float | None  # of the runs behind a score file, in forward passes of one image
-    tuned: bool  # whether sweep.py --tune chose the settings
+    tuned: bool  # whether sweep.py `tune` chose the settings
     data_sha256: str | None  # of the decoded images and labels, where the run's version told it
     files_sha256: dict[str, str]  # of the files that options name: option -> digest
 

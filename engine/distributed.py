@@ -111,7 +111,7 @@ class World:
     def check_batch_size(self, size: int) -> None:
         if size % self.size or size < 2 * self.size:
             raise UsageError(
-                f"--batch-size {size}: it is split over the {self.size} processes; give a multiple "
+                f"`batch_size` {size}: it is split over the {self.size} processes; give a multiple "
                 f"of that number, at least {2 * self.size}"
             )
 

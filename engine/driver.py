@@ -113,8 +113,8 @@ def warm_up(trainer: Trainer, settings: RunConfig) -> float | None:
             raise
         reason = str(error).strip().splitlines()[0]
         raise UsageError(
-            f"--compile: PyTorch could not compile the network ({reason}); on a CPU it needs a C++ "
-            "compiler such as g++; leave the flag out"
+            f"`compile`: PyTorch could not compile the network ({reason}); on a CPU it needs a C++ "
+            "compiler such as g++; leave it out"
         ) from error
 
 
@@ -125,7 +125,7 @@ def starts_afresh(folder: RunFolder, settings: RunConfig) -> bool:
         return False
     if not settings.overwrite:
         raise UsageError(
-            f"{folder.path}: holds a run ({status}); to start afresh and lose it, add --overwrite"
+            f"{folder.path}: holds a run ({status}); to start afresh and lose it, add `overwrite`"
         )
     return True
 

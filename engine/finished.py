@@ -58,8 +58,8 @@ class FinishedRun:
         corrupted = settings["imbalance"] or settings["label_noise"]
         if config.data_sha256 is None and settings["validation"] and corrupted:
             raise UsageError(
-                f"{folder}: of an older version, which held other images out under --imbalance "
-                "and --label-noise; make the run again"
+                f"{folder}: of an older version, which held other images out under `imbalance` "
+                "and `label_noise`; make the run again"
             )
         given = RunConfig(**{name: settings[name] for name in vars(RunConfig())})
         facts = (config.num_images, config.data_sha256, config.scoring_cost)
@@ -81,12 +81,12 @@ class FinishedRun:
         if len(dataset.train_labels) != self.num_images:
             raise UsageError(
                 f"{self.folder}: trained on {self.num_images} images, and the data now have "
-                f"{len(dataset.train_labels)}; give --data-dir"
+                f"{len(dataset.train_labels)}; give `data_dir`"
             )
         if self.data_sha256 not in (None, dataset.sha256):
             raise UsageError(
                 f"{self.folder}: the data now are other images than it was trained on; give "
-                "--data-dir"
+                "`data_dir`"
             )
         return dataset
 
@@ -126,7 +126,7 @@ class FinishedRun:
         except ValueError as error:
             raise UsageError(f"{path}: {error}") from None
         if file.labels_sha256 != digest(self.dataset.train_labels):
-            raise UsageError(f"{path}: the data now have other labels; give --data-dir")
+            raise UsageError(f"{path}: the data now have other labels; give `data_dir`")
         return file.values
 
     @property
@@ -136,7 +136,7 @@ class FinishedRun:
         if not isinstance(layer, nn.Linear):
             raise UsageError(
                 f"{self.folder}: the last layer of {self.settings.model} is not linear, as these "
-                "scores take it to be; give a run of another --model"
+                "scores take it to be; give a run of another `model`"
             )
         return layer
 
@@ -165,6 +165,6 @@ class FinishedRun:
         if not (logits.isfinite().all() and features.isfinite().all()):
             raise UsageError(
                 f"{self.folder / 'model.pt'}: the network's outputs are NaN or infinite; give "
-                "another run, or make it again with a lower --lr"
+                "another run, or make it again with a lower `lr`"
             )
         return logits, features

@@ -51,7 +51,7 @@ def describe(
     Args:
         settings: of the run.
         trainer: where the run stands: at its start, or where it goes on.
-        compile_seconds: that --compile took.
+        compile_seconds: that `compile` took.
         earlier_starts: of a run that goes on, the `starts` of its config.json so far.
     """
     task = trainer.task

@@ -26,28 +26,28 @@ def find_device(name: str, world: World = ALONE) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if world.size > 1 and name.startswith("cuda"):
         if name != "cuda":
-            raise UsageError(f"--device {name}: of several processes each has its own; give cuda")
+            raise UsageError(f"`device` {name}: of several processes each has its own; give cuda")
         name = f"cuda:{world.local_rank}"
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UsageError(f"--device {name}: no such device; give cpu, cuda or cuda:N") from None
+        raise UsageError(f"`device` {name}: no such device; give cpu, cuda or cuda:N") from None
     if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"--device {name}: not supported; give cpu, cuda or cuda:N")
+        raise UsageError(f"`device` {name}: not supported; give cpu, cuda or cuda:N")
     if device.type == "cpu":
         if device.index is not None:
-            raise UsageError(f"--device {name}: processors have no number; give cpu")
+            raise UsageError(f"`device` {name}: processors have no number; give cpu")
         return device
     device, found = torch.device("cuda", device.index or 0), torch.cuda.device_count()
     if device.index >= found:
-        raise UsageError(f"--device {name}: this machine has {found} CUDA devices; try cpu")
+        raise UsageError(f"`device` {name}: this machine has {found} CUDA devices; try cpu")
     return device
 
 
 def check_device(settings: RunConfig, device: torch.device) -> None:
     """Refuse settings that the device is not for."""
     if settings.sync_batchnorm and device.type == "cpu":
-        raise UsageError("--sync-batchnorm: PyTorch has it for CUDA alone; leave the flag out")
+        raise UsageError("`sync_batchnorm`: PyTorch has it for CUDA alone; leave it out")
 
 
 def set_up_torch(settings: RunConfig, device: torch.device) -> None:

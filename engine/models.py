@@ -98,7 +98,7 @@ def create_model(name: str, channels: int, classes: int, size: tuple[int, int]) 
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, [*RESNETS, *timm.list_models()], 1)
         meant = f"; did you mean {near[0]}?" if near else ""
-        raise UsageError(f"--model {name}: neither one of {', '.join(RESNETS)} nor in timm{meant}")
+        raise UsageError(f"`model` {name}: neither one of {', '.join(RESNETS)} nor in timm{meant}")
     options: dict[str, Any] = dict(in_chans=channels, num_classes=classes)
     try:
         try:
@@ -111,7 +111,7 @@ def create_model(name: str, channels: int, classes: int, size: tuple[int, int]) 
     except (RuntimeError, ValueError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(
-            f"--model {name}: does not take {size[1]}x{size[0]} images ({reason}); "
+            f"`model` {name}: does not take {size[1]}x{size[0]} images ({reason}); "
             f"use another, such as {next(iter(RESNETS))}"
         ) from error
     return model.train()

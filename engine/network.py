@@ -27,11 +27,11 @@ class Precision:
     """The number format that networks compute in, and the reason for it."""
 
     amp: torch.dtype | None  # of autocast; None is float32
-    reason: str  # what decided: a flag of the command line, or a feature of the processor
+    reason: str  # what decided: a setting, or a feature of the processor
 
     @property
     def option(self) -> str:
-        """The value of --amp that gives it on any machine."""
+        """The value of `amp` that gives it on any machine."""
         return {None: "off", torch.bfloat16: "bf16", torch.float16: "fp16"}[self.amp]
 
     @property
@@ -183,7 +183,7 @@ def in_one_layout(images: Tensor) -> Tensor:
 
 
 def choose_precision(option: str, device: torch.device, compiled: bool = False) -> Precision:
-    """Resolve --amp; auto is bf16 where the processor gains from it, else float32.
+    """Resolve `amp`; auto is bf16 where the processor gains from it, else float32.
 
     A GPU gains that has it in hardware, a CPU that has instructions for it: matrix tiles (AMX), or
     AVX512-BF16, with which narrow networks train 1.6 times as fast (resnet10-w16: 2,231 images/s
@@ -196,17 +196,17 @@ def choose_precision(option: str, device: torch.device, compiled: bool = False) 
     if option != "auto":
         if on_cpu and compiled and option != "off":
             raise UsageError(
-                f"--amp {option}: with --compile a CPU trains many times slower in it; leave "
+                f"`amp` {option}: with `compile` a CPU trains many times slower in it; leave "
                 "one of the two out"
             )
         amp = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}[option]
-        return Precision(amp, f"--amp {option}")
+        return Precision(amp, f"amp {option}")
     if not on_cpu:
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return Precision(torch.bfloat16, "the GPU has bf16")
         return Precision(None, "the GPU has no bf16")
     if compiled:
-        return Precision(None, "--compile on a CPU")
+        return Precision(None, "compile on a CPU")
     has = torch.cpu.get_capabilities()
     for flag in BF16_FLAGS:
         if has.get(flag):

@@ -51,8 +51,8 @@ COLUMNS = (
 )
 TRAINING_SECONDS = ("select_seconds", "data_seconds", "train_seconds")  # all but evaluation
 CLASS_COLUMNS = ("class", "train_count", "test_count", "test_accuracy", "test_loss")
-TUNING = "tuning"  # in a results folder: the trials of sweep.py --tune, which no table counts
-SCORES_FILE = "scores.npz"  # of --record
+TUNING = "tuning"  # in a results folder: the trials of sweep.py `tune`, which no table counts
+SCORES_FILE = "scores.npz"  # of `record`
 FILES = ("status", "config.json", "curve.csv", "per_class.csv", "model.pt", SCORES_FILE)
 CHECKPOINTS = (CHECKPOINT, f"{CHECKPOINT}.whole", "checkpoint.previous.pt")
 FILES += (LOCK, *CHECKPOINTS)
@@ -71,11 +71,11 @@ class RunFolder:
         self.path = results_dir / name
         if results_dir.resolve() not in self.path.resolve().parents:
             raise UsageError(
-                f"--experiment-name {name}: leaves the results folder; give a plain name"
+                f"`experiment_name` {name}: leaves the results folder; give a plain name"
             )
         if any(len(os.fsencode(part)) > LONGEST_NAME for part in Path(name).parts):
             raise UsageError(
-                f"--experiment-name {name[:20]}...: too long; give at most {LONGEST_NAME} letters"
+                f"`experiment_name` {name[:20]}...: too long; give at most {LONGEST_NAME} letters"
             )
         self.lock: io.TextIOWrapper | None = None
         self.board: Board | None = None  # where rows of the curve are shown too
@@ -91,7 +91,7 @@ class RunFolder:
         """Refuse to replace a run that has ended, unless told to, and to write where we may not."""
         existing = next(path for path in (self.path, *self.path.parents) if path.exists())
         if not existing.is_dir() or not os.access(existing, os.W_OK):
-            raise UsageError(f"--results-dir: cannot write to {existing}; choose another")
+            raise UsageError(f"`results_dir`: cannot write to {existing}; choose another")
         for name in FILES:
             path = self.path / name
             if path.exists() and not path.is_file():  # a pipe would be waited for
@@ -99,8 +99,8 @@ class RunFolder:
         status = self.status()
         if status in ENDED and not overwrite:
             raise UsageError(
-                f"{self.path}: holds a run ({status}); choose another --experiment-name, or "
-                "replace it with --overwrite"
+                f"{self.path}: holds a run ({status}); choose another `experiment_name`, or "
+                "replace it with `overwrite`"
             )
 
     @contextmanager
@@ -129,7 +129,7 @@ class RunFolder:
                 "command again to go on from the last checkpoint"
             ) from error
         except torch.OutOfMemoryError as error:
-            raise Failed("out of GPU memory; lower --batch-size or the --model") from error
+            raise Failed("out of GPU memory; lower `batch_size` or the `model`") from error
         finally:
             with suppress(FileNotFoundError):  # the folder is gone: that error is under way
                 write_status(self.path, status)
@@ -142,7 +142,7 @@ class RunFolder:
             self.lock = open(self.path / LOCK, "a+")
         except OSError as error:
             raise UsageError(
-                f"--results-dir: cannot write to {self.path} ({error.strerror}); choose another"
+                f"`results_dir`: cannot write to {self.path} ({error.strerror}); choose another"
             ) from error
         deadline = time.monotonic() + LOCK_WAIT
         while True:
@@ -154,7 +154,7 @@ class RunFolder:
                     self.lock.seek(0)
                     raise UsageError(
                         f"{self.path}: in use by {self.lock.read().strip() or 'another process'}; "
-                        "wait for it, or choose another --experiment-name"
+                        "wait for it, or choose another `experiment_name`"
                     ) from None
                 time.sleep(0.05)
         self.lock.truncate(0)

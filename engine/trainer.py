@@ -160,7 +160,7 @@ class Trainer:
             raise Diverged(
                 f"the loss or its gradient became NaN or infinite at step {self.step + 1}, in "
                 f"float16 even without scaling; the curve up to epoch {self.epoch} is kept; "
-                "try a lower --lr, or --amp bf16"
+                "try a lower `lr`, or `amp` bf16"
             )
 
     def count_step(self, batch: Batch, logits: Tensor, losses: Tensor) -> None:
@@ -191,7 +191,7 @@ class Trainer:
     @property
     def kept(self) -> str:
         """End of a message: what is left of a run that diverged, and what to try."""
-        return f"the curve up to epoch {self.epoch - 1} is kept; try a lower --lr"
+        return f"the curve up to epoch {self.epoch - 1} is kept; try a lower `lr`"
 
     def finish_epoch(self, evaluation: Evaluation | None) -> dict[str, float]:
         """Return the epoch's row of the curve, without test columns if there is no evaluation."""

@@ -51,7 +51,7 @@ class Coreset(RandomSubset):
                 metavar="FILE",
                 needed=f"a file of scores; make one with {HOW}",
                 help="coreset: scores to choose images by, made by python -m engine.scores or, in "
-                "the folder of a run, by --record",
+                "the folder of a run, by `record`",
             ),
         ] = None,
         coreset_score: Annotated[
@@ -91,7 +91,7 @@ class Coreset(RandomSubset):
             where = " of each class in proportion" if self.per_class else ""
             raise OptionError(
                 "coreset_file",
-                f"too few images have a score to choose {size}{where}; lower --budget, or make it "
+                f"too few images have a score to choose {size}{where}; lower `budget`, or make it "
                 "from runs that train on all images",
             )
         return torch.from_numpy(order[:size]).to(self.task.device)

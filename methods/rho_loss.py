@@ -21,13 +21,13 @@ class RhoLoss(Selecting):
     that have an irreducible loss, cut in blocks of n * B; a last incomplete one is dropped.
 
     The irreducible loss of an image is that under a network that was not trained on it, from a
-    file made of another run, which held the image out by --validation (see `methods/scores`).
+    file made of another run, which held the image out by `validation` (see `methods/scores`).
     Images that no such run held out have none and are never drawn, so that, as in the paper, the
     two networks share no images (unless the file is of several runs, or there are uniform epochs,
     which are of all images).
 
-    Under --label-noise and --imbalance the irreducible loss is of the label that this run trains
-    on: give both runs the same flags and --data-seed. A wrong label is one that the other network
+    Under `label_noise` and `imbalance` the irreducible loss is of the label that this run trains
+    on: give both runs the same settings and `data_seed`. A wrong label is one that the other network
     does not expect either, so its irreducible loss is high and the image is seldom chosen.
 
     Candidates come augmented, irreducible losses are of images as they are.
@@ -48,9 +48,9 @@ class RhoLoss(Selecting):
             dict(
                 metavar="FILE",
                 needed=f"a file of irreducible losses; make one with {HOW} from a run with "
-                "--validation",
+                "`validation`",
                 help="rho-loss: irreducible losses, made by python -m engine.scores from a run "
-                "with --validation",
+                "with `validation`",
             ),
         ] = None,
         rho_candidates: Annotated[
@@ -74,8 +74,8 @@ class RhoLoss(Selecting):
             raise OptionError(
                 "rho_file",
                 f"has irreducible losses of {len(self.scored)} images, fewer than the "
-                f"{self.num_candidates} candidates of a step; lower --rho-candidates or "
-                "--batch-size, or hold out more images with --validation",
+                f"{self.num_candidates} candidates of a step; lower `rho_candidates` or "
+                "`batch_size`, or hold out more images with `validation`",
             )
 
     def draw(self, progress: float) -> Tensor:

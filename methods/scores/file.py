@@ -149,15 +149,15 @@ def read_score(
         counts = f"of {file.num_images} training images, where this run has {task.num_images}"
         raise OptionError(option, f"{counts}; {remedy}")
     if None not in (file.data_sha256, task.data_sha256) and file.data_sha256 != task.data_sha256:
-        raise OptionError(option, f"of other images, in another --data-dir; {remedy}")
+        raise OptionError(option, f"of other images, in another `data_dir`; {remedy}")
     if file.labels_sha256 != digest(task.labels):
-        settings = "--data-seed, --train-images, --validation, --imbalance or --label-noise"
+        settings = "`data_seed`, `train_images`, `validation`, `imbalance` or `label_noise`"
         raise OptionError(
             option, f"of images with other labels, as another {settings} gives; {remedy}"
         )
     names = ", ".join(file.values)
     if score is None and len(file.values) > 1:
-        raise OptionError(option, f"has {names}; choose one with --coreset-score")
+        raise OptionError(option, f"has {names}; choose one with `coreset_score`")
     if score is not None and score not in file.values:
         raise OptionError(option, f"has {names}, not {score}; make one that has it with {HOW}")
     return file.values[score or names], file
