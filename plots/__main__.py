@@ -18,8 +18,8 @@ from .tables import latex, markdown, markdown_costs
 
 DESCRIPTION = (
     "Write RESULTS_DIR/summary.csv, differences.csv, tables.md, tables.tex, costs.md and figures/ "
-    "from the finished runs in RESULTS_DIR. `python -m plots pack FOLDER` packs the runs in FOLDER in "
-    "a few tables; a results folder of that name is ./pack."
+    "from the finished runs in RESULTS_DIR. `python -m plots pack FOLDER` packs the runs in FOLDER "
+    "in three tables; a results folder of that name is ./pack."
 )
 
 

@@ -24,10 +24,10 @@ ENDED = ("finished", "diverged")
 #: Files of a run that a pack makes superfluous. Of these it does not hold the log and the lock.
 PACKED = {"status", "config.json", "curve.csv", "per_class.csv", LOCK, "log.txt"}
 DESCRIPTION = (
-    f"Write the runs in FOLDER, at any depth, to FOLDER/{RUNS}, curves.csv and per_class.csv, and to "
-    "those there already. They say all that config.json, status, curve.csv and per_class.csv of the "
-    "runs say; tables, figures, sweeps and scores read them alike. A run that has not ended is left "
-    "out."
+    f"Pack the runs in FOLDER, at any depth, in FOLDER/{RUNS}, curves.csv and per_class.csv, which "
+    "keep what is there already. They say all that config.json, status, curve.csv and "
+    "per_class.csv of the runs say; tables, figures, sweeps and scores read them alike. Runs that "
+    "have not ended are left out."
 )
 
 
@@ -140,7 +140,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--remove",
         action="store_true",
-        help="the folders of the packed runs then; but those that hold more, such as model.pt, stay",
+        help="then remove the folders of packed runs, but for those that hold more, as model.pt",
     )
 
     def work() -> int:
