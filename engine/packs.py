@@ -184,9 +184,6 @@ class Pack:
         tables = {file: table for file, table in tables.items() if table is not None}
         return Record(self.status(name), self.content(name), tables)
 
-    def records(self) -> dict[str, Record]:
-        return {name: self.record(name) for name in self.rows}
-
 
 def open_pack(folder: Path) -> Pack | None:
     """Read the pack in a folder; None where there is none. Errors as of `Pack`."""

@@ -50,7 +50,7 @@ def pack(folder: Path, remove: bool) -> tuple[str, list[str]]:
     if folder in found:
         raise UsageError(f"{folder}: a run's own folder; give the one that holds it")
     with held(folder):
-        records = {} if (there := open_pack(folder)) is None else there.records()
+        there = open_pack(folder)
         unfinished, ours = Counter(), {}
         for each in found:
             run = StoredRun(each)
@@ -59,11 +59,13 @@ def pack(folder: Path, remove: bool) -> tuple[str, list[str]]:
                 ours[each.relative_to(folder).as_posix()] = record_of(run)
             else:
                 unfinished[status or "without a status"] += 1
-        records |= ours
+        kept = there.rows.keys() - ours.keys() if there else ()
+        before = {name: there.record(name) for name in kept}
+        records = dict(sorted((before | ours).items()))
         if not records:
             raise UsageError(f"{folder}: no run there that has ended; give another folder")
         if ours:
-            write_pack(folder, {name: records[name] for name in sorted(records)})
+            write_pack(folder, records)
         done = f"{folder}: {len(records)} runs in {', '.join(PACK_FILES)}; packed now: {len(ours)}"
         notes = []
         if unfinished:
