@@ -24,9 +24,8 @@ import functools
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -81,10 +80,10 @@ class Record:
 
 
 class Pack:
-    """The pack in a folder. Its tables of rows are read when they are first needed."""
+    """The pack in a folder."""
 
     def __init__(self, folder: Path, read: Callable[[str], bytes] | None = None):
-        """Read runs.csv.
+        """Read the three tables.
 
         Args:
             folder: that holds the pack.
@@ -92,7 +91,7 @@ class Pack:
 
         Raises:
             NotAPack: when it is some other file.
-            BadRun: when it is damaged.
+            BadRun: when a table is damaged, or has rows of a run that is in no other.
         """
         self.folder = folder
         self.read = read or (lambda name: (folder / name).read_bytes())
@@ -107,6 +106,7 @@ class Pack:
             if name in self.rows or path.is_absolute() or ".." in path.parts or not path.name:
                 raise BadRun(f"{folder / RUNS}: folder {row['folder']} twice, or not below it")
             self.rows[name] = {key: cell for key, cell in row.items() if cell}
+        self.tables = {file: self.grouped(file) for file in TABLES}
 
     def parse(self, file: str) -> Table:
         path = self.folder / file
@@ -147,18 +147,14 @@ class Pack:
             raise BadRun(f"{self.where(RUNS, name)}: {error}") from None
         return content
 
-    @cached_property
-    def tables(self) -> dict[str, tuple[list[str], dict[str, list[list[str]]]]]:
-        """Columns, and rows by run, of each file of rows."""
-        return {file: self.grouped(file) for file in TABLES}
-
     def grouped(self, file: str) -> tuple[list[str], dict[str, list[list[str]]]]:
+        """Return the columns of a file of rows, and its rows by run."""
         table = self.parse(TABLES[file])
         rows: dict[str, list[list[str]]] = {}
         for cell, *row in table.rows:
             rows.setdefault(cell, []).append(row)
         found = {text_of_cell(cell): group for cell, group in rows.items()}
-        for name in found.keys() - self.rows.keys():
+        for name in sorted(found.keys() - self.rows.keys()):
             if not (self.folder / name / "status").exists():  # else packing was broken off
                 raise BadRun(f"{self.where(file, name)}: rows of a run that {RUNS} lacks")
         return table.columns[1:], found
@@ -183,6 +179,10 @@ class Pack:
         tables = {file: self.table(file, name) for file in TABLES}
         tables = {file: table for file, table in tables.items() if table is not None}
         return Record(self.status(name), self.content(name), tables)
+
+    def records(self, without: Container[str]) -> dict[str, Record]:
+        """Return all of all runs but some."""
+        return {name: self.record(name) for name in self.rows if name not in without}
 
 
 def open_pack(folder: Path) -> Pack | None:

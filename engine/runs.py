@@ -174,8 +174,9 @@ def find_run(folder: Path) -> StoredRun | None:
     Raises:
         BadRun: when a pack in which it may be is damaged.
     """
-    if any((folder / mark).exists() for mark in MARKS):
-        return StoredRun(folder)
+    run = StoredRun(folder)
+    if run.status() is not None or any(run.has(mark) for mark in MARKS):
+        return run
     for above in folder.parents:
         with suppress(NotAPack):
             pack = open_pack(above)

@@ -46,10 +46,10 @@ def pack(folder: Path, remove: bool) -> tuple[str, list[str]]:
     """
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder; give the one that holds the runs")
-    found = sorted(run_folders(folder))
-    if folder in found:
-        raise UsageError(f"{folder}: a run's own folder; give the one that holds it")
     with held(folder):
+        found = sorted(run_folders(folder))
+        if folder in found:
+            raise UsageError(f"{folder}: a run's own folder; give the one that holds it")
         there = open_pack(folder)
         unfinished, ours = Counter(), {}
         for each in found:
@@ -59,8 +59,7 @@ def pack(folder: Path, remove: bool) -> tuple[str, list[str]]:
                 ours[each.relative_to(folder).as_posix()] = record_of(run)
             else:
                 unfinished[status or "without a status"] += 1
-        kept = there.rows.keys() - ours.keys() if there else ()
-        before = {name: there.record(name) for name in kept}
+        before = there.records(without=ours) if there else {}
         records = dict(sorted((before | ours).items()))
         if not records:
             raise UsageError(f"{folder}: no run there that has ended; give another folder")

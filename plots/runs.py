@@ -34,7 +34,7 @@ def read_runs(results: Path) -> tuple[list[Run], list[str]]:
     if not results.is_dir():
         raise UsageError(f"{results}: no such folder; give the one that holds the runs")
     stored, faults = find_runs(results)
-    notes = [f"{error}; it is left out" for error in faults]
+    notes = [f"{error}; the pack is left out" for error in faults]
     runs, unfinished = [], Counter()
     for each in stored:
         if TUNING in each.folder.relative_to(results).parts:

@@ -275,6 +275,7 @@ DAMAGES = [
     ("runs.csv", replace("\nb,", "\n../b,"), "not below it"),
     ("runs.csv", replace("settings.lr", "settings.method.lr"), "is a value and a table"),
     ("runs.csv", replace("settings.lr", "settings..lr"), "names no value"),
+    ("runs.csv", replace("\nb,", "\nc,"), "rows of a run that runs.csv lacks"),
     ("curves.csv", cut, "its end is missing"),
     ("curves.csv", drop_line, "3 rows, and runs.csv says 4"),
     ("curves.csv", Path.unlink, "No such file"),
@@ -335,11 +336,14 @@ def test_tables_name_a_damaged_pack_and_runs_of_damaged_rows(tmp_path, plots) ->
     (note,) = study.notes
     assert note.startswith("study/runs.csv: b: not what train.py writes: method: 'SG'")
     assert note.endswith("make it again or remove its rows")
+    drop_line(Path("study/runs.csv"))
+    notes = read_study(Path("study")).notes
+    assert notes == ["study/curves.csv: c: rows of a run that runs.csv lacks; the pack is left out"]
     Path("study/runs.csv").write_text("")
     write_run(tmp_path / "study" / "d", 80, dict(seed=3))
     study = read_study(Path("study"))
     assert study.runs["folder"].tolist() == ["d"]
-    assert study.notes == ["study/runs.csv: not a CSV (it is empty); it is left out"]
+    assert study.notes == ["study/runs.csv: not a CSV (it is empty); the pack is left out"]
 
 
 def test_a_runs_csv_of_someone_else_is_never_overwritten(tmp_path, plots) -> None:
