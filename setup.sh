@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Make .venv beside this file and install the given requirements file into it, unless that is done.
-#   source setup.sh requirements.txt
-requirements=$1
+#   source setup.sh [requirements-dev.txt]
+requirements=${1:-requirements.txt}
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 python=${PYTHON:-python3}
 if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then

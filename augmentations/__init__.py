@@ -1,9 +1,8 @@
 """Augmentations. To add one: one file here and one line below."""
 
-from .base import Augmentation, Mixed
+from .base import Augmentation
 from .cutmix import CutMix
 from .cutout import Cutout
-from .functional import MixedBatch, cutmix, mixup, ricap
 from .mixup import Mixup
 from .randaugment import RandAugment
 from .ricap import RICAP
@@ -25,12 +24,7 @@ __all__ = [
     "Augmentation",
     "CutMix",
     "Cutout",
-    "Mixed",
-    "MixedBatch",
     "Mixup",
     "RandAugment",
     "TrivialAugment",
-    "cutmix",
-    "mixup",
-    "ricap",
 ]

@@ -2,36 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
-
 import numpy as np
-import torch
 from torch import Tensor
 
-
-class Mixed(NamedTuple):
-    """Images made of K rows of a batch each, and what they are made of; by default of their own."""
-
-    images: Tensor  # [b, channels, height, width] float32
-    sources: Tensor | None = None  # [K, b] int64 rows of the batch that image j is made of
-    shares: Sequence[float] = (1.0,)  # K weights that sum to one, the same for every image
-
-    def owners(self) -> Tensor:
-        """Rows [b] of the sources with the largest share, to which each image belongs."""
-        if self.sources is None:
-            return torch.arange(len(self.images), device=self.images.device)
-        return self.sources[self.shares.index(max(self.shares))]
-
-    def blend(self, targets: Tensor) -> Tensor:
-        """Soft labels [b, classes] of the mixed images from those of the batch, alike."""
-        if self.sources is None:
-            return targets
-        # index_select, because indexing with [] costs several times as much.
-        return sum(
-            share * targets.index_select(0, source)
-            for source, share in zip(self.sources, self.shares)
-        )
+from budgetbench.mixing import Mixed
 
 
 class Augmentation:

@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .base import Augmentation, Mixed
+from budgetbench.mixing import Mixed
+
+from .base import Augmentation
 
 
 class Cutout(Augmentation):
@@ -54,7 +56,7 @@ class Cutout(Augmentation):
 
 
 def covered(side: int, size: int, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Which pixels along a side [count, side] lie in squares about random centres."""
+    """Pixels along a side that lie in squares about random centres: bool [count, side]."""
     first = rng.integers(side, size=(count, 1)) - size // 2
     pixels = np.arange(side)
     return (first <= pixels) & (pixels < first + size)

@@ -10,9 +10,9 @@ from torch import Tensor
 class CropAndFlip:
     """Pads with zeros, crops back to size at a random place and mirrors at random, per image.
 
-    The coins are tossed on the host, so it knows which images to mirror and how many: these go
-    last, and mirroring them is a slice that no device has to be asked for. Each crop is then a
-    window of the padded batch, and one gather reads them all, in the order of the images again.
+    Which images to mirror is drawn on the host, which thus knows how many they are: these go last,
+    and mirroring them is a slice, which needs no host synchronisation. Each crop is then a window
+    of the padded batch, and one gather reads them all, in the order of the images again.
 
     Args:
         padding: pixels added on each side before the crop.
@@ -24,7 +24,7 @@ class CropAndFlip:
         self.canvas: Tensor | None = None  # kept, because to make zeros takes a tenth of all this
 
     def __call__(self, images: Tensor, rng: np.random.Generator) -> Tensor:
-        """Change uint8 images [b, c, h, w]; `rng` gives a crop place and a coin for each."""
+        """Change uint8 images [b, c, h, w]; `rng` draws a crop place and a flip for each."""
         b, c, h, w = images.shape
         padding = self.padding
         tall, wide = h + 2 * padding, w + 2 * padding
@@ -50,14 +50,14 @@ class CropAndFlip:
         return windows.index_select(0, start)
 
 
-def normalise(images: Tensor, mean: Tensor, deviation: Tensor) -> Tensor:
-    """uint8 [b, c, h, w] to float32 (value / 255 - mean) / deviation, per channel: both [c]."""
-    return rescale(images, *scale_and_shift(mean, deviation))
+def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """uint8 [b, c, h, w] to float32 (value / 255 - mean) / std, per channel: both [c]."""
+    return rescale(images, *scale_and_shift(mean, std))
 
 
-def scale_and_shift(mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
-    """What `rescale` normalises by, from mean and deviation per channel: both [c, 1, 1]."""
-    return (1 / (255 * deviation)).view(-1, 1, 1), (mean / deviation).view(-1, 1, 1)
+def scale_and_shift(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    """Arguments of `rescale` that normalise, from mean and std per channel: both [c, 1, 1]."""
+    return (1 / (255 * std)).view(-1, 1, 1), (mean / std).view(-1, 1, 1)
 
 
 def rescale(images: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Annotated
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from .base import Augmentation, Mixed
+from budgetbench.mixing import Mixed, mixup_images
+
+from .base import Augmentation
 
 ALPHA = dict(
     above=0,
-    help="mixup, ricap: both parameters of the Beta distribution of shares; small values mix "
+    help="mixup, ricap: both parameters of the Beta distribution; small values mix "
     "little (Arazo et al. 2021)",
 )
 
@@ -27,9 +28,4 @@ class Mixup(Augmentation):
         self.alpha = alpha
 
     def mix(self, images: Tensor, rng: np.random.Generator) -> Mixed:
-        share = rng.beta(self.alpha, self.alpha)
-        rows = np.arange(len(images))
-        sources = torch.from_numpy(np.stack([rows, rng.permutation(rows)]))
-        sources = sources.to(images.device, non_blocking=True)
-        mixed = images[sources[1]].lerp_(images, share)
-        return Mixed(mixed, sources, [share, 1 - share])
+        return mixup_images(images, self.alpha, rng)

@@ -22,12 +22,12 @@ class Operation(NamedTuple):
     """`apply(images, amounts)`: uint8 [k, c, h, w] and float64 [k] to changed images."""
 
     apply: Callable[[Tensor, Tensor], Tensor]
-    signed: bool = False  # whether a fair coin turns the amount's sign
+    signed: bool = False  # whether the amount's sign is random
 
 
 @cache
 def operations() -> dict[str, Operation]:
-    """By name, in torchvision's order."""
+    """Return all operations by name, in torchvision's order."""
     # Imported here because it takes over a second, which other augmentations need not pay.
     from torchvision.transforms.v2 import functional as F
 
@@ -160,7 +160,7 @@ def posterize(images: Tensor, bits: Tensor) -> Tensor:
 
 
 def solarize(images: Tensor, thresholds: Tensor) -> Tensor:
-    """Invert values from the threshold on, which is a share of 255."""
+    """Invert values from the threshold on, which is a fraction of 255."""
     # As whole numbers, which are compared several times as fast.
     first = (255 * per_image(thresholds)).ceil().to(torch.uint8)
     return torch.where(images >= first, 255 - images, images)

@@ -5,6 +5,8 @@ Images are uint8 [k, c, h, w], amounts float64 [k]. Pixels are the nearest ones;
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
@@ -23,7 +25,7 @@ def resample(images: Tensor, across: list, down: list) -> Tensor:
     for i, pair in enumerate(zip(across, down)):
         for j, coefficient in enumerate(pair):
             matrices[:, i, j] = coefficient
-    options = dict(dtype=torch.float32, device=images.device)
+    options: dict[str, Any] = dict(dtype=torch.float32, device=images.device)
     here = torch.ones(height, width, 3, **options)
     here[..., 0] = torch.arange(width, **options) - (width - 1) / 2
     here[..., 1] = torch.arange(height, **options)[:, None] - (height - 1) / 2

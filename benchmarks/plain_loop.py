@@ -23,10 +23,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler, Sampler, Subset
 from torchvision import transforms
 
+from budgetbench.hardness_weighted import FLOOR
 from data import Dataset
 from engine.budget import linear_rate, steps_per_epoch, subset_size
 from engine.models import create_model
-from methods.dro import FLOOR
 
 from .pipeline import PILImages
 

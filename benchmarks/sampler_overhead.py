@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from budgetbench import HardnessWeightedSampler
+from budgetbench.hardness_weighted import CLIP, FLOOR
 from engine.flags import HelpFormatter
 from engine.machine import find_device
 from engine.values import number
 from errors import UsageError
-from methods import HardnessWeightedSampler
-from methods.dro import CLIP, FLOOR
 
 from .pipeline import machine
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from budgetbench import SelectiveBackpropSelector, draw_without_replacement
 from engine.values import number
-from methods import METHODS, Batch, Method, SelectiveBackpropSelector, Task
-from methods.drawing import draw_without_replacement
+from methods import METHODS, Batch, Method, Task
 
 from .pipeline import machine
 from .score_files import noise_options

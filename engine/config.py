@@ -13,6 +13,7 @@ import os
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from augmentations import AUGMENTATIONS
 from data import DATASETS
@@ -35,7 +36,7 @@ OPTIMIZER = "budget and optimizer (SGD)"
 RUN = "where and how it runs"
 
 
-def setting(default: object, help_: str, group: str, **facts: object) -> typing.Any:
+def setting(default: object, help_: str, group: str, **facts: Any) -> Any:
     """Declare a setting.
 
     Args:
@@ -70,7 +71,8 @@ def cadence_text(text: str) -> str:
 class RunConfig:
     """All settings of a run.
 
-    What is None by default may depend on other settings; `resolved` fills it in and checks all.
+    Where the type allows no None, a default of None stands for what other settings decide;
+    `resolved` fills it in and checks all.
     """
 
     method: str = setting(
@@ -148,7 +150,7 @@ class RunConfig:
         metavar="FRACTION",
         of_data=True,
     )
-    model: str | None = setting(
+    model: str = setting(
         None,
         f"{', '.join(RESNETS)} (w: base width), or any network of timm's; default resnet18 "
         f"({STUDY}), for digits resnet10-w16",
@@ -175,7 +177,7 @@ class RunConfig:
         "coreset and rho-loss train on what is left",
         OPTIMIZER,
     )
-    epochs: int | None = setting(
+    epochs: int = setting(
         None,
         "budgeted epochs, each of floor(floor(budget * images) / batch size) steps; default 200 "
         f"({STUDY}), for digits 50",
@@ -211,7 +213,7 @@ class RunConfig:
         choices=("linear", "step"),
         tunable=True,
     )
-    milestones: list[int] | None = setting(
+    milestones: list[int] = setting(
         None,
         "step schedule: epochs after which the learning rate is multiplied by gamma; by default at "
         "half and at three quarters of the run",
@@ -221,7 +223,7 @@ class RunConfig:
         several=True,
         tunable=True,
     )
-    gamma: float | None = setting(
+    gamma: float = setting(
         None,
         f"step schedule: factor of the learning rate at a milestone; default {GAMMA} ({STUDY})",
         OPTIMIZER,
@@ -250,7 +252,7 @@ class RunConfig:
     results_dir: str = setting(
         "results", "parent of the run's folder", RUN, metavar="DIR", where=True
     )
-    experiment_name: str | None = setting(
+    experiment_name: str = setting(
         None,
         "the run's folder in RESULTS_DIR; default DATASET_METHOD_AUGMENTATION_bBUDGET_sSEED, with "
         "_nIMAGES, _imbalanceRATIO, _noiseFRACTION, _compute before _b where these are given",
@@ -287,7 +289,7 @@ class RunConfig:
         choices=RECORDED,
         where=True,
     )
-    record_epochs: int | None = setting(
+    record_epochs: int = setting(
         None,
         "el2n of `record`: mean over the visits of the first N budgeted epochs; default "
         f"{RECORD_EPOCHS}",
@@ -355,8 +357,8 @@ class RunConfig:
         high=4096,
         where=True,
     )
-    method_options: dict[str, object] = field(default_factory=dict)
-    augmentation_options: dict[str, object] = field(default_factory=dict)
+    method_options: dict[str, Any] = field(default_factory=dict)
+    augmentation_options: dict[str, Any] = field(default_factory=dict)
 
     def resolved(self) -> tuple[RunConfig, list[str]]:
         """Return this configuration checked and complete, and notes on what has no effect.
@@ -391,8 +393,8 @@ class RunConfig:
 
 
 #: What the default name of a run says.
-IN_DEFAULT_NAME = ("dataset", "method", "augmentation", "train_images", "imbalance")
-IN_DEFAULT_NAME += ("label_noise", "compute_budget", "budget", "seed")
+IN_DEFAULT_NAME = ["dataset", "method", "augmentation", "train_images", "imbalance"]
+IN_DEFAULT_NAME += ["label_noise", "compute_budget", "budget", "seed"]
 
 
 def default_name(config: RunConfig) -> str:
@@ -445,10 +447,10 @@ def check_schedule(config: RunConfig, notes: list[str]) -> None:
 
 
 #: The settings by name, the two tables of options left out.
-SETTINGS: dict[str, dataclasses.Field] = {
+SETTINGS: dict[str, dataclasses.Field[Any]] = {
     each.name: each for each in dataclasses.fields(RunConfig) if "help" in each.metadata
 }
-REGISTRIES = {"method": METHODS, "augmentation": AUGMENTATIONS}
+REGISTRIES: dict[str, Mapping[str, type]] = {"method": METHODS, "augmentation": AUGMENTATIONS}
 
 
 def settings_with(role: str) -> list[str]:
@@ -474,13 +476,13 @@ def tuned_names(text: str) -> list[str]:
     return converter(list, dict(choices=names))(text)
 
 
-def consequential(settings: Mapping[str, object]) -> dict[str, object]:
+def consequential(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return those of a run's settings that say what it computes, not where or how it is made."""
     incidental = settings_with("where")
     return {name: value for name, value in settings.items() if name not in incidental}
 
 
-def checked(settings: Mapping[str, object]) -> dict[str, object]:
+def checked(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings with each value of the right type and within its bounds.
 
     Missing options of the method and the augmentation get their defaults.
@@ -497,7 +499,7 @@ def checked(settings: Mapping[str, object]) -> dict[str, object]:
     return values
 
 
-def check_setting(name: str, value: object) -> object:
+def check_setting(name: str, value: object) -> Any:
     facts, label = SETTINGS[name].metadata, f"`{name}`"
     if value is None and SETTINGS[name].default is None:
         return None
@@ -512,7 +514,7 @@ def check_setting(name: str, value: object) -> object:
 
 def check_options(
     key: str, chosen: str, constructor: type, given: object, absent: str = "default"
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Return the options of a method or augmentation, checked, with those not given.
 
     Args:
@@ -527,7 +529,7 @@ def check_options(
     declared = options_of(constructor)
     for name in given.keys() - declared.keys():
         raise ValueError(f"`{key}`: {quoted(name)} is not an option of {chosen}")
-    options = {}
+    options: dict[str, Any] = {}
     for name, (kind, default, facts) in declared.items():
         unset = facts.get("before", default) if absent == "before" else default
         value, label = given.get(name, unset), f"`{key}`: {name}"
@@ -546,7 +548,7 @@ def as_bool(label: str, value: object) -> bool:
     return value
 
 
-def as_converted(label: str, convert: Convert, value: object) -> object:
+def as_converted(label: str, convert: Convert, value: object) -> Any:
     """Return what a converter makes of a value's text, which has to be that value.
 
     So a text in a number's place is wrong even where it is the number's digits.

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .config import (
     REGISTRIES,
@@ -41,7 +41,7 @@ class Config:
     What the run's version did not write yet is filled in as that version did it.
     """
 
-    settings: dict[str, object]  # all of train.py's, of the types that JSON has
+    settings: dict[str, Any]  # all of train.py's, of the types that JSON has
     num_images: int  # trained on
     versions: dict[str, str | None]  # of the code and of the packages
     device: str  # its kind, cpu or cuda
@@ -131,12 +131,12 @@ def check(content: object) -> Config:
     )
 
 
-def check_settings(written: Mapping[str, object]) -> dict[str, object]:
+def check_settings(written: Mapping[str, Any]) -> dict[str, Any]:
     """Return all settings of a run: those written, checked, and the others as by default."""
     for name in sorted(ALWAYS - written.keys()):
         given(written, name)
     defaults = vars(RunConfig().resolved()[0])
-    settings = defaults | written
+    settings = defaults | dict(written)
     for name, value in settings.items():
         if value is None and defaults.get(name) is not None:
             raise ValueError(f"{name}: None is of the wrong type")
@@ -149,8 +149,8 @@ def check_settings(written: Mapping[str, object]) -> dict[str, object]:
 
 
 def read_options(
-    key: str, chosen: str, constructor: type, written: Mapping[str, object]
-) -> dict[str, object]:
+    key: str, chosen: str, constructor: type, written: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return the options of a method or augmentation, likewise."""
     declared = options_of(constructor)
     former = {old: new for old, new in RENAMED.items() if new in declared and old not in declared}
@@ -158,7 +158,7 @@ def read_options(
     return check_options(key, chosen, constructor, options, absent="before")
 
 
-def table(value: object, name: str) -> dict[str, object]:
+def table(value: object, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{name}: {quoted(value)} is not a table of names and values")
     return value
@@ -171,12 +171,12 @@ def digest(text: str) -> str:
     return text
 
 
-def given(content: Mapping[str, object], name: str) -> object:
+def given(content: Mapping[str, Any], name: str) -> Any:
     if name not in content:
         raise ValueError(f"{name} is missing")
     return content[name]
 
 
-def as_given(name: str, convert: Convert, value: object, optional: bool = False) -> object:
+def as_given(name: str, convert: Convert, value: object, optional: bool = False) -> Any:
     """Return a value, checked by its converter; None where that is optional."""
     return None if value is None and optional else as_converted(name, convert, value)

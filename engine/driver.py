@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from budgetbench import __version__
 from errors import Interrupted, UsageError, say
-from methods import __version__
 
 from . import checkpoint
 from .board import Board

@@ -6,6 +6,7 @@ import argparse
 import difflib
 import typing
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from errors import UsageError, as_flags
 
@@ -27,7 +28,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> typing.NoReturn:
         raise UsageError(message.removeprefix("argument ") + " (see --help)")
 
-    def _get_value(self, action: argparse.Action, text: str) -> object:
+    def _get_value(self, action: argparse.Action, text: str) -> Any:
         """Convert a value; what a converter says is shown as it is, which argparse would not."""
         try:
             return self._registry_get("type", action.type, action.type)(text)
@@ -98,7 +99,7 @@ def add_settings(parser: Parser, title: str) -> None:
         facts, kind = each.metadata, kind_of(name)
         if facts["group"] != title:
             continue
-        common = dict(dest=name, default=each.default, help=as_flags(facts["help"]))
+        common: dict[str, Any] = dict(dest=name, default=each.default, help=as_flags(facts["help"]))
         if kind is bool:
             action = "store_false" if each.default else "store_true"
             flag = as_flags(f"`{name}=False`" if each.default else f"`{name}`")
@@ -124,7 +125,7 @@ def add_options(parser: Parser, title: str, constructors: Iterable[type]) -> Non
         if default is not None and kind is not bool and "default" not in help_:
             help_ += f" [default: {default}]"
         # Absent unless given, so that the constructor alone holds the default.
-        common = dict(default=argparse.SUPPRESS, help=help_)
+        common: dict[str, Any] = dict(default=argparse.SUPPRESS, help=help_)
         if kind is bool:
             group.add_argument(flag_of(name), action="store_true", **common)
         else:
@@ -134,8 +135,8 @@ def add_options(parser: Parser, title: str, constructors: Iterable[type]) -> Non
 
 
 def take_options(
-    given: dict[str, object], registry: Mapping[str, type], chosen: str, notes: list[str]
-) -> dict[str, object]:
+    given: dict[str, Any], registry: Mapping[str, type], chosen: str, notes: list[str]
+) -> dict[str, Any]:
     """Move a registry's options off what is given; return those that the chosen entry takes."""
     taken = {}
     for name in {name: None for cls in registry.values() for name in options_of(cls)}:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from methods import __version__
+from budgetbench import __version__
 
 from .config import RunConfig, consequential
 from .trainer import Trainer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -98,7 +99,7 @@ def create_model(name: str, channels: int, classes: int, size: tuple[int, int]) 
         near = difflib.get_close_matches(name, [*RESNETS, *timm.list_models()], 1)
         meant = f"; did you mean {near[0]}?" if near else ""
         raise UsageError(f"--model {name}: neither one of {', '.join(RESNETS)} nor in timm{meant}")
-    options = dict(in_chans=channels, num_classes=classes)
+    options: dict[str, Any] = dict(in_chans=channels, num_classes=classes)
     try:
         try:
             model = timm.create_model(name, img_size=size, **options)

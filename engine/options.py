@@ -14,7 +14,7 @@ class Option(NamedTuple):
     """A keyword argument of a constructor, annotated as `Annotated[type, dict(help=...)]`."""
 
     kind: type  # int, float, bool or str
-    default: object
+    default: typing.Any
     facts: Mapping[str, typing.Any]  # help, bounds, choices, ..., see `methods.Method`
 
 
@@ -25,10 +25,11 @@ def options_of(constructor: type) -> dict[str, Option]:
     """
     options: dict[str, Option] = {}
     for owner in constructor.__mro__:
-        if "__init__" not in vars(owner):
+        make = vars(owner).get("__init__")
+        if make is None:
             continue
-        hints = typing.get_type_hints(owner.__init__, include_extras=True)
-        parameters = inspect.signature(owner.__init__).parameters.values()
+        hints = typing.get_type_hints(make, include_extras=True)
+        parameters = inspect.signature(make).parameters.values()
         for parameter in parameters:
             if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in options:
                 annotated, facts = typing.get_args(hints[parameter.name])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from typing import Any
 
 from .flags import Parser
 from .values import Convert, number, one_of
@@ -45,7 +46,7 @@ SCHEDULES = {"standard": "step"}
 
 def add_flags(parser: Parser) -> None:
     """Accept, without listing them, the published flags that are not renamed ones of ours."""
-    hidden = dict(default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    hidden: dict[str, Any] = dict(default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     for flag in WITHOUT_EFFECT:
         parser.add_argument(flag, **hidden)
     parser.add_argument("--validation-exp", type=one_of(["True", "False"]), **hidden)

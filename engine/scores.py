@@ -12,11 +12,10 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
+from budgetbench import el2n, grand, k_center
 from data import held_out
 from errors import UsageError, exit_status_of
-from methods.scores.covering import k_center
 from methods.scores.file import SCORES, ScoreFile, digest
-from methods.scores.formulas import el2n, grand
 
 from .build import split
 from .config import consequential

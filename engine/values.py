@@ -6,8 +6,10 @@ import difflib
 import math
 import reprlib
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
-Convert = Callable[[str], object]
+Convert = Callable[[str], Any]
+BOUNDS = {"low", "high", "above", "below"}
 
 
 def quoted(value: object) -> str:
@@ -74,7 +76,7 @@ def several_of(names: Iterable[str]) -> Convert:
     return lambda text: list(dict.fromkeys(convert(word) for word in text.split(",")))
 
 
-def converter(kind: type, facts: Mapping[str, object]) -> Convert:
+def converter(kind: type, facts: Mapping[str, Any]) -> Convert:
     """Return the converter of a setting or option.
 
     Args:
@@ -88,6 +90,3 @@ def converter(kind: type, facts: Mapping[str, object]) -> Convert:
     if kind is str:
         return one_of(facts["choices"]) if "choices" in facts else str
     return number(kind, **{key: facts[key] for key in facts.keys() & BOUNDS})
-
-
-BOUNDS = {"low", "high", "above", "below"}

@@ -3,17 +3,14 @@
 from .base import Method, OptionError, Selecting, Task
 from .batch import Batch
 from .coreset import Coreset, RandomSubset
-from .cvar import CVaR, cvar_weights
-from .dro import HardnessWeighted, HardnessWeightedSampler
+from .cvar import CVaR
+from .dro import HardnessWeighted
 from .grad_norm import GradNorm
 from .infobatch import InfoBatch
-from .obftf import OBFTF, nearest_mean_subset
+from .obftf import OBFTF
 from .rho_loss import RhoLoss
-from .sampler import per_image
-from .selective_backprop import SelectiveBackprop, SelectiveBackpropSelector
-from .subset import CSGD, PSGD, CSGDSampler, PSGDSampler, UnifSGD
-
-__version__ = "0.1.0"
+from .selective_backprop import SelectiveBackprop
+from .subset import CSGD, PSGD, UnifSGD
 
 METHODS: dict[str, type[Method]] = {
     "SGD": Method,
@@ -31,18 +28,4 @@ METHODS: dict[str, type[Method]] = {
     "cvar": CVaR,
 }
 
-__all__ = [
-    "METHODS",
-    "Batch",
-    "CSGDSampler",
-    "HardnessWeightedSampler",
-    "Method",
-    "OptionError",
-    "PSGDSampler",
-    "Selecting",
-    "SelectiveBackpropSelector",
-    "Task",
-    "cvar_weights",
-    "nearest_mean_subset",
-    "per_image",
-]
+__all__ = ["METHODS", "Batch", "Method", "OptionError", "Selecting", "Task"]

@@ -16,14 +16,14 @@ from .batch import Batch
 
 @dataclass(frozen=True)
 class Task:
-    """What a method may know of the run that it serves."""
+    """Facts of the run that a method may know."""
 
     dataset: str  # its name
     labels: np.ndarray  # int64 [N], class of each training image
     num_images: int  # N, size of the training set
     num_classes: int  # C
     batch_size: int  # B, images per optimizer step
-    budget: float  # b in (0, 1], share of a full pass spent per epoch
+    budget: float  # b in (0, 1], fraction of a full pass spent per epoch
     subset_size: int  # floor(b * N), images that one budgeted epoch may draw
     steps_per_epoch: int  # S = floor(subset_size / B)
     epochs: int  # E budgeted epochs; the run makes E * S steps
@@ -62,10 +62,11 @@ class Method(nn.Module):
     options are taken by `**options` and passed on.
     """
 
+    importance = False  # whether images are favoured by what the network makes of them
     num_candidates = 0  # images that `choose` has scored at once; none here
     uniform_steps = 0  # first steps of the run that are plain SGD's, see `Selecting`
     #: Of each option that names a file, the SHA-256 of what was read: a run is identified by this.
-    files: Mapping[str, str] = MappingProxyType({})
+    files: Mapping[str, str | None] = MappingProxyType({})
     #: Of the runs behind these files, in forward passes of one image; None where they do not say.
     scoring_cost: int | None = 0
 
@@ -77,7 +78,7 @@ class Method(nn.Module):
     def draw(self, progress: float) -> Tensor:
         """Indices of the next candidate batches, in order: int64 [k, b], any k >= 1.
 
-        `progress` in [0, 1) is the share of the run's budget that is spent. The k batches must
+        `progress` in [0, 1) is the fraction of the run's budget that is spent. The k batches must
         not depend on what the first of them will teach. b is B or a multiple of it. Here: one
         full pass in a fresh order.
         """
@@ -110,7 +111,7 @@ class Method(nn.Module):
         return torch.randperm(n, generator=self.rng, device=self.task.device)
 
     def in_batches(self, index: Tensor) -> Tensor:
-        """Cut indices [n] in whole batches [n // B, B]; the ragged end is dropped."""
+        """Cut indices [n] in whole batches [n // B, B]; a last incomplete one is dropped."""
         size = self.task.batch_size
         return index[: len(index) // size * size].view(-1, size)
 
@@ -134,7 +135,7 @@ UniformEpochs = Annotated[
 
 
 class Selecting(Method):
-    """A method that selects images or weighs their losses, after a uniform start if so wished.
+    """A method that selects images or weighs their losses, optionally after a uniform start.
 
     The first `uniform_steps` steps are plain SGD's: the loop has their batches drawn by `plain`,
     hands all of them on, unweighted and unscored, and has the method observe them. `plain` makes

@@ -15,9 +15,11 @@ from .scores.file import HOW, SCORES, read_score
 class RandomSubset(Method):
     """random-subset: full passes over one uniform subset of floor(b * N) images.
 
-    The baseline "Random" of Arazo et al. 2021. Each pass is in a fresh order, its ragged end
-    is dropped, and passes go on across epochs.
+    The baseline "Random" of Arazo et al. 2021. Each pass is in a fresh order, its last
+    incomplete batch is dropped, and passes go on across epochs.
     """
+
+    subset: Tensor  # int64, the images of the run
 
     def __init__(self, task: Task):
         super().__init__(task)
@@ -96,7 +98,7 @@ class Coreset(RandomSubset):
 
 
 def proportional(counts: np.ndarray, size: int) -> np.ndarray:
-    """Share out `size` places in proportion to counts [C], by largest remainders: int64 [C]."""
+    """Distribute `size` places in proportion to counts [C], by largest remainders: int64 [C]."""
     places, remainders = np.divmod(size * counts, counts.sum())
     more = np.argsort(-remainders, kind="stable")[: size - places.sum()]
     places[more] += 1

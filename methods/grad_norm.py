@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
+
+from budgetbench import el2n
 
 from .base import Selecting, Task
 from .batch import Batch
@@ -22,12 +24,12 @@ def gradient_norms(logits: Tensor, targets: Tensor) -> Tensor:
     Times a constant they bound the gradients in all parameters from above (Katharopoulos &
     Fleuret 2018, eq. 20).
     """
-    norms = (logits.float().softmax(1) - targets).norm(dim=1)
+    norms = el2n(logits, targets)
     return norms.clamp(min=torch.finfo(norms.dtype).tiny)  # all zero would have no proportions
 
 
 class GradNorm(Selecting):
-    """Of n = m * B scored candidates, B drawn with replacement by their gradient norms.
+    """B of n = m * B scored candidates, drawn with replacement by their gradient norms.
 
     Katharopoulos & Fleuret 2018, "Not All Samples Are Created Equal: Deep Learning with Importance
     Sampling", Algorithm 1. Probabilities p are proportional to `gradient_norms`, of the mixed
@@ -45,6 +47,10 @@ class GradNorm(Selecting):
     the device. While off, tau is that of the training forward pass (train mode), which costs
     nothing; scoring is in eval mode.
     """
+
+    importance = True
+
+    tau: Tensor  # float32, running estimate of what scoring gains
 
     def __init__(
         self,
@@ -69,7 +75,7 @@ class GradNorm(Selecting):
                 "but for the first 10 steps",
             ),
         ] = None,
-        **options: object,
+        **options: Any,
     ):
         super().__init__(task, **options)
         self.num_candidates = gradnorm_candidates * task.batch_size

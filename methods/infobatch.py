@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -20,16 +20,21 @@ class InfoBatch(Selecting):
     section 2. An image's stale loss is the one of its last visit. The losses of images below the
     mean that are kept weigh 1 / (1 - r), so that the expected gradient of a pass is that of all
     images. r is at most 0.9, as in its code: no loss weighs more than 10. Passes that begin after a
-    share delta of the run are full ones.
+    fraction delta of the run are full ones.
 
-    Departures: images are dropped by independent coins, as in the paper, where its code draws an
-    exact number of them. One without a loss yet is always kept and not part of the mean; the code
-    gives it a loss of 3. The ragged end of a pass is dropped, as everywhere here. A pass that is
-    under way at delta goes on as it is, so a run of few passes has less than 1 - delta of full
-    ones at its end. If less than a batch would be kept, the pass is a full one.
+    Departures: images are dropped by independent Bernoulli draws, as in the paper, where its code
+    draws an exact number of them. One without a loss yet is always kept and not part of the mean;
+    the code gives it a loss of 3. The last incomplete batch of a pass is dropped, as everywhere
+    here. A pass that is under way at delta goes on as it is, so a run of few passes has less than
+    1 - delta of full ones at its end. If less than a batch would be kept, the pass is a full one.
 
     How many images are kept is read back from the device once per pass.
     """
+
+    importance = True
+
+    losses: Tensor  # float32 [N], last known; NaN where there is none yet
+    mean: Tensor  # of the losses when the present pass was drawn
 
     def __init__(
         self,
@@ -49,11 +54,11 @@ class InfoBatch(Selecting):
             dict(
                 low=0,
                 high=1,
-                help="infobatch: share of the run after which passes are full ones (Qin et al. "
+                help="infobatch: fraction of the run after which passes are full ones (Qin et al. "
                 "2024)",
             ),
         ] = 0.875,
-        **options: object,
+        **options: Any,
     ):
         super().__init__(task, **options)
         self.ratio, self.delta = min(infobatch_ratio, 1 - LEAST_KEPT), infobatch_delta
@@ -66,8 +71,8 @@ class InfoBatch(Selecting):
     def draw(self, progress: float) -> Tensor:
         order = self.permutation(self.task.num_images)
         mean = self.losses.nanmean() if progress < self.delta else torch.nan
-        coins = torch.rand(len(order), generator=self.rng, device=order.device)
-        kept = order[(coins >= self.ratio) | ~(self.losses[order] < mean)]
+        uniform = torch.rand(len(order), generator=self.rng, device=order.device)
+        kept = order[(uniform >= self.ratio) | ~(self.losses[order] < mean)]
         if len(kept) < self.task.batch_size:
             kept, mean = order, torch.nan
         self.mean.fill_(mean)

@@ -17,6 +17,8 @@ class Passes(nn.Module):
         rng: the method's generator, which saves its own state.
     """
 
+    order: Tensor  # int64 [N], of the present pass
+
     def __init__(self, num_images: int, rng: torch.Generator):
         super().__init__()
         self.rng = rng

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ class RhoLoss(Selecting):
 
     Mindermann et al. 2022, "Prioritized Training on Points that are Learnable, Worth Learning, and
     Not Yet Learnt", Algorithm 1 and its n_b / n_B = 0.1. Candidates are full passes over the images
-    that have an irreducible loss, cut in blocks of n * B; the ragged end is dropped.
+    that have an irreducible loss, cut in blocks of n * B; a last incomplete one is dropped.
 
     The irreducible loss of an image is that under a network that was not trained on it, from a
     file made of another run, which held the image out by --validation (see `methods/scores`).
@@ -33,6 +33,11 @@ class RhoLoss(Selecting):
     Candidates come augmented, irreducible losses are of images as they are.
     Of a mixed image the loss is that of its mixed target, the irreducible one its owner's.
     """
+
+    importance = True
+
+    irreducible_losses: Tensor  # float32 [N]; NaN where an image has none
+    scored: Tensor  # int64, images that have one
 
     def __init__(
         self,
@@ -56,7 +61,7 @@ class RhoLoss(Selecting):
                 help="rho-loss: batches scored for each one trained on (Mindermann et al. 2022)",
             ),
         ] = 10,
-        **options: object,
+        **options: Any,
     ):
         super().__init__(task, **options)
         values, file = read_score(task, "rho_file", rho_file, "irreducible-loss")

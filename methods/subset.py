@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-import torch
 from torch import Tensor
+
+from budgetbench import CSGDSampler, PSGDSampler
 
 from .base import Method, Selecting, Task
 from .batch import Batch
-from .drawing import draw_without_replacement
-from .sampler import BatchSampler
 
 
 class UnifSGD(Method):
@@ -20,107 +19,13 @@ class UnifSGD(Method):
         return self.in_batches(self.permutation(self.task.num_images)[: self.task.subset_size])
 
 
-class PSGDSampler(BatchSampler):
-    """Every epoch a fresh subset that favours images which the network has tended to get wrong.
-
-    The importance of an image is the mean, over its visits, of 1 - p(its class), measured in
-    the training forward pass itself; one not yet visited has the highest importance of those
-    visited (Chang et al. 2017, as used by Arazo et al. 2021). Every epoch draws `subset_size`
-    images without replacement, proportionally to importance + smoothing * mean(importance).
-
-    A draw takes O(N) work once an epoch, and an image 8 bytes.
-
-    Args:
-        num_samples, batch_size, num_replicas, rank, device, generator: as for `BatchSampler`.
-        subset_size: images drawn per epoch (of all processes together), floor(b * N) for a
-            budget b; by default all.
-        smoothing: multiple of the mean importance added to every image's.
-    """
-
-    def __init__(
-        self,
-        num_samples: int,
-        batch_size: int,
-        *,
-        subset_size: int | None = None,
-        smoothing: float = 1.0,
-        num_replicas: int = 1,
-        rank: int = 0,
-        device: torch.device | str = "cpu",
-        generator: torch.Generator | None = None,
-    ):
-        super().__init__(num_samples, batch_size, None, num_replicas, rank, device, generator)
-        self.subset_size = num_samples if subset_size is None else subset_size
-        if not self.draw_size <= self.subset_size <= num_samples:
-            raise ValueError(
-                f"subset_size {subset_size}: give {self.draw_size}, one batch, to {num_samples}"
-            )
-        self.smoothing = smoothing
-        self.register_buffer("total", torch.zeros(num_samples, device=self.device))
-        self.register_buffer("visits", torch.zeros(num_samples, device=self.device))
-
-    def __len__(self) -> int:
-        """Batches of an epoch; the ragged end of its subset is dropped."""
-        return self.subset_size // self.draw_size
-
-    def draw(self) -> Tensor:
-        """The batches of an epoch: int64 [len(self), draw_size], no index twice."""
-        drawn = draw_without_replacement(self.weights(), self.subset_size, self.rng)
-        order = torch.randperm(self.subset_size, generator=self.rng, device=self.device)
-        size = self.draw_size
-        return drawn[order[: len(self) * size]].view(-1, size)
-
-    def weights(self) -> Tensor:
-        """What the draw is proportional to: [N]."""
-        importance = self.importance(self.total / self.visits.clamp(min=1))
-        visited = self.visits > 0
-        highest = importance.where(visited, -torch.inf).max()
-        # While nothing is visited all are equal; a tensor condition, to stay on the device.
-        highest = highest.where(visited.any(), 1.0)
-        importance = importance.where(visited, highest)
-        return importance + self.smoothing * importance.mean()
-
-    def importance(self, error: Tensor) -> Tensor:
-        """Importance [N] from the running means [N] of 1 - p(class)."""
-        return error
-
-    def update(self, indices: Tensor, probabilities: Tensor) -> None:
-        """Learn from a batch that was trained on.
-
-        Args:
-            indices: [b] int64.
-            probabilities: [b] that the network gave to the images' own classes, in that forward
-                pass; or [b, ...] per pixel or voxel, which are averaged.
-
-        Raises:
-            ValueError: for values that are not one per image or, on a CPU, not finite, and for
-                indices outside the data set.
-        """
-        self.record(*self.checked(indices, probabilities))
-        self.count_update()
-
-    def record(self, index: Tensor, probability: Tensor) -> None:
-        """`update` without its checks: indices [b], probabilities [b] float32, on this device."""
-        self.total.index_add_(0, index, 1 - probability)
-        self.visits.index_add_(0, index, torch.ones_like(probability))
-
-
-class CSGDSampler(PSGDSampler):
-    """As `PSGDSampler`, for images whose running mean error a leaves the network undecided.
-
-    Importance is a * (1 - a) (Chang et al. 2017). An unvisited image takes the highest such
-    importance; the published code takes the highest a instead, whose a * (1 - a) is near zero.
-    """
-
-    def importance(self, error: Tensor) -> Tensor:
-        return error * (1 - error)
-
-
 class PSGD(Selecting, UnifSGD):
     """p-SGD: the `PSGDSampler` at work.
 
     While nothing is learnt all images are alike: the first subset is then unif-SGD's.
     """
+
+    importance = True
 
     SAMPLER = PSGDSampler
 
@@ -137,7 +42,7 @@ class PSGD(Selecting, UnifSGD):
                 "0 turns it off (Chang et al. 2017)",
             ),
         ] = 1.0,
-        **options: object,
+        **options: Any,
     ):
         super().__init__(task, **options)
         self.sampler = self.SAMPLER(

@@ -20,7 +20,7 @@ from pathlib import Path
 import pandas as pd
 
 from augmentations import AUGMENTATIONS
-from engine.config import consequential
+from engine.config import consequential, settings_with
 from engine.options import options_of
 from errors import UsageError
 from methods import METHODS, Selecting
@@ -29,7 +29,7 @@ from .runs import Run
 
 AXES = ["method", "method_options", "augmentation", "augmentation_options", "budget"]
 #: Settings of the optimizer, which tuning may choose for each method apart.
-TUNABLE = {"lr", "momentum", "weight_decay", "schedule", "milestones", "gamma"}
+TUNABLE = set(settings_with("tunable"))
 REGISTRIES = {"method": METHODS, "augmentation": AUGMENTATIONS}
 LONGEST_NAME = 80  # letters of a setup's name, which begins the names of its files
 

@@ -8,22 +8,15 @@ from typing import NamedTuple
 import pandas as pd
 from scipy import stats
 
+from methods import METHODS
+
 from .estimates import estimate
 from .evidence import CONTRADICTED, SUPPORTED, UNDECIDED, Pooled, judge, pair, pool
 from .study import CELL, REFERENCE, Study
+from .style import ORDER
 
 #: Methods that favour images by what the network makes of them.
-IMPORTANCE = (
-    "p-SGD",
-    "c-SGD",
-    "selective-backprop",
-    "dro",
-    "infobatch",
-    "grad-norm",
-    "rho-loss",
-    "obftf",
-    "cvar",
-)
+IMPORTANCE = tuple(name for name in ORDER if name in METHODS and METHODS[name].importance)
 STRONG = "ricap"  # the stronger augmentation, named beforehand so that none is picked by its result
 NEGLIGIBLE = 0.5  # points: a smaller advantage is none
 CLOSE = 1.0  # points: within which accuracies are about equal

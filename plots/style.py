@@ -15,6 +15,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from methods import METHODS
+
 COLUMN, PAGE = 3.35, 6.75  # inches: widths of one column and of two
 LABEL = 0.25  # inches: height of the label below the panels
 INTERVAL = "mean and 95% confidence interval (Student's\N{NO-BREAK SPACE}t)"
@@ -68,7 +70,9 @@ LOOKS = {
     "obftf": Look("#442255", "h", "--"),
     "cvar": Look("#000077", "d", "-"),
 }
-OTHER = Look("#555555", "$?$", ":")
+ORDER = list(dict.fromkeys([*LOOKS, *METHODS]))  # of methods, in every figure and table
+#: Colours of methods that have no look of their own; numbers are their markers.
+OTHERS = ("#555555", "#999933", "#AA4499", "#117733")
 LINES = ("-", "--", ":", "-.")  # of a method's variants, beginning with its own
 
 
@@ -81,7 +85,7 @@ def in_order(labels: pd.DataFrame) -> list[tuple[str, str, int]]:
     Returns:
         For each label: label, method, and which variant of the method it is, from 0.
     """
-    order = list(LOOKS)
+    order = ORDER
     known = labels[["method", "method_label"]].drop_duplicates()
     pairs = sorted(
         known.itertuples(index=False),
@@ -95,9 +99,18 @@ def in_order(labels: pd.DataFrame) -> list[tuple[str, str, int]]:
     return ordered
 
 
+def look_of(method: str) -> Look:
+    """Return how a method looks: its own look, or a numbered one by its place in the registry."""
+    if method in LOOKS:
+        return LOOKS[method]
+    others = [name for name in METHODS if name not in LOOKS]
+    place = others.index(method) + 1 if method in others else 0  # 0 for all that are unknown
+    return Look(OTHERS[place % len(OTHERS)], f"${place}$", ":")
+
+
 def line_style(method: str, variant: int) -> dict:
     """Keywords of `plot` and `errorbar` for a method; its variants are lighter, in other lines."""
-    look = LOOKS.get(method, OTHER)
+    look = look_of(method)
     colour = 1 - (1 - np.array(to_rgb(look.colour))) * 0.8**variant
     line = LINES[(LINES.index(look.line) + variant) % len(LINES)] if variant else look.line
     return dict(

@@ -23,7 +23,6 @@ from augmentations import (
     Augmentation,
     CutMix,
     Cutout,
-    Mixed,
     Mixup,
     RandAugment,
     TrivialAugment,
@@ -32,6 +31,7 @@ from augmentations import (
 )
 from augmentations.geometry import CropAndFlip, normalise
 from augmentations.operations import apply_each, operations
+from budgetbench.mixing import Mixed
 from data import Dataset
 from engine.loader import Stream
 
@@ -225,11 +225,11 @@ def test_every_image_owns_exactly_one_mixed_image(name, batch_size):
         assert mixed.images.shape == images.shape
         assert mixed.images.dtype == torch.float32
         sources = sources_of(mixed)
-        assert sources.shape == (len(mixed.shares), batch_size)
+        assert sources.shape == (len(mixed.fractions), batch_size)
         assert all(map(is_permutation, sources))
-        assert sum(mixed.shares) == pytest.approx(1, abs=1e-9)
-        assert min(mixed.shares) >= 0
-        largest = int(np.argmax(mixed.shares))
+        assert sum(mixed.fractions) == pytest.approx(1, abs=1e-9)
+        assert min(mixed.fractions) >= 0
+        largest = int(np.argmax(mixed.fractions))
         assert torch.equal(mixed.owners(), sources[largest])
 
 
@@ -240,7 +240,7 @@ def test_augmentations_that_do_not_mix(name):
     assert torch.equal(mixed.images, images)
     assert sources_of(mixed).tolist() == [list(range(9))]
     assert mixed.owners().tolist() == list(range(9))
-    assert mixed.shares == (1.0,)
+    assert mixed.fractions == (1.0,)
 
 
 @pytest.mark.parametrize("name", ["standard", "mixup", "ricap", "cutmix", "cutout"])
@@ -266,7 +266,7 @@ def test_a_gpu_has_the_draws_and_results_of_a_cpu(name):
     )
     torch.testing.assert_close(mixed_there.images.cpu(), mixed.images, atol=1e-3, rtol=0)
     assert torch.equal(sources_of(mixed_there).cpu(), sources_of(mixed))
-    assert mixed_there.shares == mixed.shares
+    assert mixed_there.fractions == mixed.fractions
 
 
 # --- mixup ---
@@ -279,18 +279,18 @@ def test_mixup_pixel_by_pixel(shape, alpha):
     images, rng = noise(*shape).float(), np.random.default_rng(1)
     for _ in range(20):
         mixed = Mixup(alpha=alpha).mix(images, rng)
-        assert len(mixed.shares) == 2
+        assert len(mixed.fractions) == 2
         assert mixed.sources[0].tolist() == list(range(len(images)))
         for row in range(len(images)):
             one, other = (images[source].double() for source in mixed.sources[:, row])
-            expected = mixed.shares[0] * one + mixed.shares[1] * other
+            expected = mixed.fractions[0] * one + mixed.fractions[1] * other
             np.testing.assert_allclose(mixed.images[row], expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("alpha", [0.3, 1.0, 4.0])
 def test_mixup_share_follows_the_beta_distribution(alpha):
     images, rng, mixup = torch.zeros(2, 1, 1, 1), np.random.default_rng(2), Mixup(alpha=alpha)
-    shares = [mixup.mix(images, rng).shares[0] for _ in range(3000)]
+    shares = [mixup.mix(images, rng).fractions[0] for _ in range(3000)]
     assert stats.kstest(shares, stats.beta(alpha, alpha).cdf).pvalue > FALSE_ALARM
 
 
@@ -308,10 +308,10 @@ def test_extreme_shares(name):
     winners = set()
     for _ in range(60):
         mixed = augmentation.mix(images, rng)
-        if max(mixed.shares) > 1 - 1e-6:
-            winners.add(int(np.argmax(mixed.shares)))
+        if max(mixed.fractions) > 1 - 1e-6:
+            winners.add(int(np.argmax(mixed.fractions)))
             torch.testing.assert_close(mixed.images, images[mixed.owners()], atol=1e-3, rtol=0)
-    assert winners == set(range(len(mixed.shares))), "not every extreme was seen"
+    assert winners == set(range(len(mixed.fractions))), "not every extreme was seen"
 
 
 # --- RICAP ---
@@ -351,7 +351,7 @@ def test_ricap_pixel_by_pixel(shape, alpha):
         h, w = next(
             (h, w)
             for h, w in itertools.product(*edges)
-            if np.allclose(mixed.shares, shares_of(h, w, height, width))
+            if np.allclose(mixed.fractions, shares_of(h, w, height, width))
         )
         quadrants = [
             (0, h, 0, w),
@@ -392,7 +392,7 @@ def test_ricap_corner_is_a_rounded_beta(alpha):
     )
     corners = Counter()
     for _ in range(3000):
-        shares = ricap.mix(images, rng).shares
+        shares = ricap.mix(images, rng).fractions
         corners[
             round((shares[0] + shares[1]) * height), round((shares[0] + shares[2]) * width)
         ] += 1
@@ -413,8 +413,8 @@ def test_ricap_crop_places_are_uniform():
     counts = Counter()
     for _ in range(3000):
         mixed = ricap.mix(images, rng)
-        h = round((mixed.shares[0] + mixed.shares[1]) * 4)
-        w = round((mixed.shares[0] + mixed.shares[2]) * 4)
+        h = round((mixed.fractions[0] + mixed.fractions[1]) * 4)
+        w = round((mixed.fractions[0] + mixed.fractions[2]) * 4)
         if h and w:
             counts[(h, w, *(mixed.images[0, 1:, 0, 0].int() - 1).tolist())] += 1
     for h, w in itertools.product((1, 2, 3), repeat=2):
@@ -487,7 +487,7 @@ def test_cutmix_boxes_follow_their_law_and_shares_are_what_is_left_in_the_image(
         mixed = cutmix.mix(images, rng)
         boxes.append(box_of(mixed, images))
         share = area_of(boxes[-1]) / (height * width)
-        assert mixed.shares == [1 - share, share]
+        assert mixed.fractions == [1 - share, share]
         winners[torch.equal(mixed.owners(), mixed.sources[1])] += 1
     assert_outcomes(boxes, box_law(alpha, height, width))
     assert min(winners[True], winners[False]) > 20, "not both sources came to own images"
@@ -498,7 +498,7 @@ def test_cutmix_shares_are_those_of_torchvision():
     from torchvision.transforms.v2 import CutMix as Reference
 
     images, rng = torch.zeros(1, 1, 32, 32), np.random.default_rng(2)
-    shares = [CutMix().mix(images, rng).shares[0] for _ in range(2000)]
+    shares = [CutMix().mix(images, rng).fractions[0] for _ in range(2000)]
     reference = Reference(alpha=1.0, num_classes=2)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2)
@@ -558,7 +558,7 @@ def test_cutout_leaves_the_rest_and_the_owner():
     assert cut.any((1, 2, 3)).all()
     assert torch.equal(mixed.images, images.masked_fill(cut, 0))
     assert sources_of(mixed).tolist() == [list(range(50))]
-    assert mixed.shares == (1.0,)
+    assert mixed.fractions == (1.0,)
 
 
 @pytest.mark.parametrize(
@@ -897,11 +897,11 @@ def test_rows_belong_to_the_owner(name):
         mixed = seen[-1]
         for row in range(10):
             places = [index[source[row]].item() for source in sources_of(mixed)]
-            owner = places[int(np.argmax(mixed.shares))]
+            owner = places[int(np.argmax(mixed.fractions))]
             assert batch.index[row] == owner
             assert batch.labels[row] == labels[owner]
             target = np.zeros(5)
-            for place, share in zip(places, mixed.shares):
+            for place, share in zip(places, mixed.fractions):
                 target[labels[place]] += share
             np.testing.assert_allclose(batch.targets[row], target, atol=1e-6)
         assert sorted(batch.index.tolist()) == sorted(index.tolist())

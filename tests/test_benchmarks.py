@@ -19,9 +19,9 @@ from benchmarks import end_to_end, gpu_check, scaling, throughput
 from benchmarks.kernels import occupied
 from benchmarks.ours import read_settings
 from benchmarks.plain_loop import PLAIN_LOOPS, Candidate, HardBatches, NumberedImages, PlainSGD
+from budgetbench import CSGDSampler, PSGDSampler
 from data import Dataset
 from engine.build import load_dataset
-from methods import CSGDSampler, PSGDSampler
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 IMAGES, BATCH, STEPS = 200, 16, 6  # of an epoch at half the budget

@@ -7,7 +7,8 @@ import torch
 from scipy.optimize import linprog
 from test_methods import make_batch, make_dataset, make_task, make_trainer
 
-from methods import METHODS, cvar_weights
+from budgetbench import cvar_weights
+from methods import METHODS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

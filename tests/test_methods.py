@@ -25,6 +25,7 @@ from torch import nn
 
 from augmentations import AUGMENTATIONS
 from benchmarks.score_files import noise_options
+from budgetbench import draw_without_replacement
 from data import Dataset
 from engine.budget import Budget, steps_per_epoch, subset_size
 from engine.distributed import ALONE
@@ -32,7 +33,6 @@ from engine.loader import Stream
 from engine.network import Network
 from engine.trainer import Trainer
 from methods import METHODS, Batch, Method, Task
-from methods.drawing import draw_without_replacement
 from methods.dro import HardnessWeighted
 from methods.selective_backprop import SelectiveBackprop
 from methods.subset import CSGD, PSGD, UnifSGD

@@ -9,7 +9,8 @@ import pytest
 import torch
 from test_methods import Scores, candidates, make_dataset, make_task, make_trainer, saved_and_loaded
 
-from methods import METHODS, Batch, nearest_mean_subset
+from budgetbench import nearest_mean_subset
+from methods import METHODS, Batch
 from methods.passes import Passes
 
 pytestmark = pytest.mark.usefixtures("one_thread")

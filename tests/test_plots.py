@@ -28,7 +28,7 @@ from plots.estimates import estimate, without_pairing
 from plots.evidence import Pooled, judge
 from plots.figures import BY_AUGMENTATION, KINDS
 from plots.study import Study, read_study, summarise, summarise_differences
-from plots.style import LOOKS
+from plots.style import LOOKS, look_of
 from plots.tables import is_best, latex, markdown, markdown_costs
 
 TO_COME = ("random-subset", "coreset", "infobatch", "grad-norm", "rho-loss", "obftf", "cvar")
@@ -374,7 +374,9 @@ def test_a_legend_has_the_methods_that_are_shown(tmp_path):
 
 
 def test_each_method_has_a_look_of_its_own():
-    assert {*METHODS, *TO_COME} <= set(LOOKS)
+    assert set(TO_COME) <= set(LOOKS)
+    markers = [look_of(name).marker for name in METHODS]
+    assert len(set(markers)) == len(markers)
     for part in ("colour", "marker"):
         assert len({getattr(look, part) for look in LOOKS.values()}) == len(LOOKS)
 

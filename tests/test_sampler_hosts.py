@@ -32,7 +32,7 @@ from test_samplers import (
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from methods import (
+from budgetbench import (
     CSGDSampler,
     HardnessWeightedSampler,
     PSGDSampler,

@@ -28,19 +28,22 @@ from test_methods import copied, saved_and_loaded
 from torch.nn.functional import one_hot
 from torch.utils.data import DataLoader, Dataset
 
-from augmentations import MixedBatch, cutmix, mixup, ricap
 from benchmarks import sampler_overhead
-from methods import (
+from budgetbench import (
     CSGDSampler,
     HardnessWeightedSampler,
+    MixedBatch,
     PSGDSampler,
     SelectiveBackpropSelector,
+    cutmix,
+    draw_without_replacement,
+    mixup,
     per_image,
     race_tree,
+    ricap,
 )
-from methods.drawing import draw_without_replacement
-from methods.dro import FLOOR
-from methods.race_tree import RaceTree
+from budgetbench.hardness_weighted import FLOOR
+from budgetbench.race_tree import RaceTree
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("error")]
 CUDA = pytest.param("cuda", marks=pytest.mark.cuda)

@@ -24,11 +24,12 @@ from test_methods import (
 )
 from torch import nn
 
+from budgetbench import el2n, grand, k_center
 from data import DATASETS
 from engine.models import create_model
 from engine.run_folder import RunFolder
 from methods import METHODS, Method
-from methods.scores import RECORDED, Recording, ScoreFile, digest, el2n, grand, k_center
+from methods.scores import RECORDED, Recording, ScoreFile, digest
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

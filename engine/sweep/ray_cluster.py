@@ -17,10 +17,10 @@ from ..run_folder import RunFolder
 from ..watch import write_status
 from .process import LOG
 from .ray_connection import connect, warn_if_too_large
-from .remote import Files, Mailbox, make_run, read_files
+from .remote import Files, MessageQueue, make_run, read_files
 from .runs import Run
 
-IN_FLIGHT = 256  # runs handed to Ray at once; each keeps a file open here, its folder's lock
+MAX_PENDING = 256  # runs handed to Ray at once; each keeps a file open here, its folder's lock
 LOSSES = 5  # lost nodes after which a run counts as failed: it may be what brings them down
 POST_EVERY = 300.0  # seconds between a run's checkpoints that are brought here, of many megabytes
 CHECKPOINTS = (checkpoint.CURRENT, f"{checkpoint.CURRENT}.whole", checkpoint.PREVIOUS)
@@ -28,7 +28,7 @@ UNFINISHED = (checkpoint.CURRENT, "config.json", "curve.csv", LOG)  # what a run
 
 
 @dataclass
-class Flight:
+class PendingRun:
     """A run that was handed to Ray."""
 
     number: int
@@ -46,7 +46,7 @@ class RayCluster:
 
     def __init__(self, address: str, cpus: float, gpus: float):
         self.address, self.cpus, self.gpus = address, cpus, gpus
-        self.running: dict[Run, Flight] = {}
+        self.running: dict[Run, PendingRun] = {}
         self.losses: dict[Run, int] = {}
         self.numbers = itertools.count()
         self.stopping = False
@@ -55,17 +55,17 @@ class RayCluster:
         connect(self.address)
         warn_if_too_large(self.cpus, self.gpus)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self.mailbox = Mailbox.options(scheduling_strategy=here).remote()
+        self.queue = MessageQueue.options(scheduling_strategy=here).remote()
         return self
 
     def __exit__(self, *exception: object) -> None:
         ray.shutdown()
 
     def has_room(self) -> bool:
-        return len(self.running) < IN_FLIGHT
+        return len(self.running) < MAX_PENDING
 
     def at_once(self) -> int:
-        return sum(flight.started for flight in self.running.values())
+        return sum(pending.started for pending in self.running.values())
 
     def start(self, run: Run) -> None:
         self.submit(run, run.folder.__enter__())
@@ -78,48 +78,48 @@ class RayCluster:
             [*run.words, "--data-dir", data_dir],
             run.settings["num_threads"] or max(1, int(self.cpus)),
             read_files(folder.path, (*CHECKPOINTS, *UNFINISHED, "status")),
-            self.mailbox,
+            self.queue,
             UNFINISHED,
             POST_EVERY,
         )
-        self.running[run] = Flight(number, folder, result)
+        self.running[run] = PendingRun(number, folder, result)
 
     def ended(self) -> list[tuple[Run, int, str]]:
-        self.open_letters()
-        of_result = {flight.result: run for run, flight in self.running.items()}
+        self.receive_messages()
+        of_result = {pending.result: run for run, pending in self.running.items()}
         results = list(of_result)
         ready = ray.wait(results, num_returns=len(results), timeout=0)[0] if results else []
         outcomes = []
         for run in map(of_result.get, ready):
-            flight = self.running.pop(run)
+            pending = self.running.pop(run)
             try:
-                code, in_words, files = ray.get(flight.result)
-                put_in_place(flight.folder, files)
+                code, in_words, files = ray.get(pending.result)
+                put_in_place(pending.folder, files)
             except RayError as error:
                 code, in_words = 1, self.why(error, run)
                 if in_words is None:
-                    self.submit(run, flight.folder)
+                    self.submit(run, pending.folder)
                     continue
-            flight.folder.__exit__()
+            pending.folder.__exit__()
             outcomes.append((run, code, in_words))
         return outcomes
 
-    def open_letters(self) -> None:
+    def receive_messages(self) -> None:
         """Put in place what nodes have sent of runs under way."""
         try:
-            letters = ray.get(self.mailbox.take.remote(self.stopping))
+            messages = ray.get(self.queue.take.remote(self.stopping))
         except RayActorError as error:
             raise Failed(
                 "the Ray node on this machine was lost; start it and the same command again"
             ) from error
-        flights = {flight.number: flight for flight in self.running.values()}
-        for number, files in letters:
-            flight = flights.get(number)
-            if flight is None:
-                continue  # a letter that was overtaken by the run's end
-            flight.started = True
+        pending_runs = {pending.number: pending for pending in self.running.values()}
+        for number, files in messages:
+            pending = pending_runs.get(number)
+            if pending is None:
+                continue  # a message that was overtaken by the run's end
+            pending.started = True
             if files:
-                put_in_place(flight.folder, {**files, "status": b"interrupted"})
+                put_in_place(pending.folder, {**files, "status": b"interrupted"})
 
     def why(self, error: RayError, run: Run) -> str | None:
         """Why a run has ended without a result; None if it is to be started again."""
@@ -134,11 +134,11 @@ class RayCluster:
         return None
 
     def stop(self) -> None:
-        self.stopping = True  # which runs under way hear through the mailbox
-        self.open_letters()
-        for flight in self.running.values():
-            if not flight.started:
-                ray.cancel(flight.result)
+        self.stopping = True  # which runs under way hear through the queue
+        self.receive_messages()
+        for pending in self.running.values():
+            if not pending.started:
+                ray.cancel(pending.result)
 
     def kill(self) -> None:
         ray.shutdown()  # Ray ends the tasks of a driver that has left

@@ -19,24 +19,24 @@ PAUSE = 0.5  # seconds between looks at the run
 
 
 @ray.remote(num_cpus=0)
-class Mailbox:
-    """Where nodes leave what they have so far of a run, and hear whether to stop."""
+class MessageQueue:
+    """Messages from nodes, with the files that they have so far of a run; tells them to stop."""
 
     def __init__(self):
-        self.letters: list[tuple[int, Files]] = []
+        self.messages: list[tuple[int, Files]] = []
         self.stopping = False
 
     def post(self, number: int, files: Files | None) -> bool:
-        """Leave files of a run, if there are any; whether runs are to stop."""
+        """Add a run's files, if there are any; return whether runs are to stop."""
         if files is not None:
-            self.letters.append((number, files))
+            self.messages.append((number, files))
         return self.stopping
 
     def take(self, stopping: bool) -> list[tuple[int, Files]]:
-        """All that was left since the last call; tells runs from now on whether to stop."""
+        """Return the messages since the last call; runs hear from now on whether to stop."""
         self.stopping = stopping
-        letters, self.letters = self.letters, []
-        return letters
+        messages, self.messages = self.messages, []
+        return messages
 
 
 @ray.remote(max_retries=0)  # the sweep itself starts lost runs again, from their checkpoints
@@ -45,25 +45,25 @@ def make_run(
     words: Sequence[str],
     threads: int,
     files: Files,
-    mailbox: ray.actor.ActorHandle,
+    queue: ray.actor.ActorHandle,
     posted: Sequence[str],
     every: float,
 ) -> tuple[int, str, Files]:
     """Make a run in a folder of this node's.
 
     Args:
-        number: of the run, for the mailbox.
+        number: of the run, for the queue.
         words: the flags of train.py, but for where the results go.
         threads: of the processor.
         files: what an interrupted run has left.
-        mailbox: the `Mailbox`; posted to without files when the run is started.
+        queue: the `MessageQueue`; posted to without files when the run is started.
         posted: the names of the files to post on the way, once there is the first of them.
         every: seconds from one such posting to the next.
 
     Returns:
         The exit status, that in words, and all files of the run's folder.
     """
-    if post(mailbox, number, {}):
+    if post(queue, number, {}):
         return 0, "not started", files
     if not ray.get_gpu_ids():
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # those of the node are for others
@@ -78,10 +78,10 @@ def make_run(
             last = time.monotonic()
             while process.poll() is None:
                 time.sleep(PAUSE)
-                letter = None
+                message = None
                 if time.monotonic() > last + every and (folder / posted[0]).exists():
-                    letter, last = read_files(folder, posted), time.monotonic()
-                if post(mailbox, number, letter):
+                    message, last = read_files(folder, posted), time.monotonic()
+                if post(queue, number, message):
                     process.terminate()
         finally:
             process.kill()
@@ -90,11 +90,11 @@ def make_run(
         return code, end_in_words(code), read_files(folder, names)
 
 
-def post(mailbox: ray.actor.ActorHandle, number: int, files: Files | None) -> bool:
-    """Leave a letter, if there is one; whether to stop."""
+def post(queue: ray.actor.ActorHandle, number: int, files: Files | None) -> bool:
+    """Send a message, if there are files; return whether to stop."""
     # In the main thread, Ray would give the task's cores to another task while this waits.
     with ThreadPoolExecutor(1) as other_thread:
-        return other_thread.submit(ray.get, mailbox.post.remote(number, files)).result()
+        return other_thread.submit(ray.get, queue.post.remote(number, files)).result()
 
 
 def read_files(folder: Path, names: Sequence[str]) -> Files:

@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,16 +40,20 @@ class ScoreFile:
 
     @property
     def cost(self) -> int | None:
-        """Of the runs that the scores come from, and of scoring, in forward passes of one image.
+        """Cost of the scores' runs and of scoring, in forward passes of one image.
 
         None where the file does not say, as those of older versions.
         """
         costs = [source.get("cost") for source in self.sources]
-        return sum(costs) if costs and all(isinstance(cost, int) for cost in costs) else None
+        known = [cost for cost in costs if isinstance(cost, int)]
+        return sum(known) if costs and len(known) == len(costs) else None
 
     def to_bytes(self) -> bytes:
         """The file's content: an .npz archive, the same for the same scores."""
         file = io.BytesIO()
+        values: dict[str, Any] = {
+            name: np.asarray(value, dtype=np.float32) for name, value in self.values.items()
+        }
         np.savez(
             file,
             format=FORMAT,
@@ -58,7 +63,7 @@ class ScoreFile:
             data_sha256=self.data_sha256 or "",
             sources=json.dumps(list(self.sources), sort_keys=True),
             scores=list(self.values),
-            **{name: np.asarray(self.values[name], dtype=np.float32) for name in self.values},
+            **values,
         )
         return file.getvalue()
 
@@ -98,9 +103,15 @@ class ScoreFile:
         )
         if not values or not whole:
             raise ValueError("not one number per image")
-        texts = (str(arrays[name]) for name in ("dataset", "labels_sha256"))
         data_sha256 = str(arrays.get("data_sha256", "")) or None
-        return cls(*texts, values, json.loads(str(arrays["sources"])), data_sha256, sha256)
+        return cls(
+            str(arrays["dataset"]),
+            str(arrays["labels_sha256"]),
+            values,
+            json.loads(str(arrays["sources"])),
+            data_sha256,
+            sha256,
+        )
 
 
 def digest(labels: np.ndarray) -> str:

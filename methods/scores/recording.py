@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from budgetbench import el2n
+
 from ..base import Method
 from ..batch import Batch
 from .file import ScoreFile, digest
-from .formulas import el2n
 
 RECORDED = ("forgetting", "el2n")
 
@@ -43,13 +45,15 @@ class Recording(nn.Module):
         super().__init__()
         self.method, self.scores = method, tuple(scores)
         self.step, self.el2n_steps = 0, el2n_epochs * self.task.steps_per_epoch
-        buffers = dict(forgetting=("visits", "right", "learnt", "forgotten"))
+        buffers: dict[str, tuple[str, ...]] = dict(
+            forgetting=("visits", "right", "learnt", "forgotten")
+        )
         buffers |= dict(el2n=("el2n_sum", "el2n_visits"))
         for name in (name for score in self.scores for name in buffers[score]):
             zeros = torch.zeros(self.task.num_images, device=self.task.device)
             self.register_buffer(name, zeros)
 
-    def __getattr__(self, name: str) -> object:
+    def __getattr__(self, name: str) -> Any:
         """Whatever is not the recording's own is the method's."""
         try:
             return super().__getattr__(name)
@@ -84,7 +88,7 @@ class Recording(nn.Module):
         return values
 
     def file(self, source: dict) -> ScoreFile:
-        """What was recorded, as a file that names its source."""
+        """Return the recorded scores as a file that names its source."""
         values = {name: value.cpu().numpy() for name, value in self.values().items()}
         task = self.task
         return ScoreFile(task.dataset, digest(task.labels), values, [source], task.data_sha256)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 POOLS = (64, 2048)  # least and most candidates looked at together
@@ -29,14 +31,18 @@ def k_center(features: np.ndarray) -> np.ndarray:
 
     Raises:
         ValueError: for features that are NaN, infinite, or so large that their squares are.
+
+    >>> k_center(np.array([[0.0], [1.0], [2.0], [9.0]])).tolist()
+    [2, 3, 0, 1]
     """
     points = (features - features.mean(0)).astype(np.float32)
     squares = np.einsum("nd,nd->n", points, points)
     if not np.isfinite(squares).all():
         raise ValueError("features, or their squares, are NaN or infinite")
-    index = np.arange(len(points))
-    distance = np.full(len(points), np.inf, dtype=np.float32)
-    chosen, size = [int(squares.argmin())], POOLS[0]
+    index: Any = np.arange(len(points))
+    distance: Any = np.full(len(points), np.inf, dtype=np.float32)
+    chosen: Any = [int(squares.argmin())]
+    size = POOLS[0]
     order: list[int] = []
     while True:
         order += index[chosen].tolist()
@@ -44,7 +50,8 @@ def k_center(features: np.ndarray) -> np.ndarray:
         picked = distance < 0
         if picked.sum() > len(index) // 8:
             kept = ~picked
-            points, squares, index, distance = (a[kept] for a in (points, squares, index, distance))
+            points, squares = points[kept], squares[kept]
+            index, distance = index[kept], distance[kept]
         if len(index) == 0 or distance.max() <= 0:  # all that is left coincides with chosen ones
             return np.array(order + index[distance >= 0].tolist())
         pool, beyond = farthest(distance, size)

@@ -1,4 +1,4 @@
-"""Drawing without replacement, exactly, in one vectorised pass."""
+"""Exact draws without replacement, in one vectorised pass."""
 
 from __future__ import annotations
 
@@ -24,7 +24,13 @@ def draw_without_replacement(
 
     Returns:
         [k] int64 indices, in the order of drawing if `ordered`, else in no particular one.
+
+    >>> weights, rng = torch.tensor([0.0, 1.0, 3.0, 0.0]), torch.Generator().manual_seed(0)
+    >>> sorted(draw_without_replacement(weights, 2, rng).tolist())
+    [1, 2]
     """
+    # Unlike `torch.multinomial`, which takes at most 2**24 weights. Zeros become the smallest
+    # number, whose logarithm is finite.
     tiny = torch.finfo(weights.dtype).tiny
     arrival = torch.empty_like(weights).exponential_(generator=rng)
     log_arrival = arrival.clamp_(min=tiny).log_().sub_(weights.clamp(min=tiny).log_())

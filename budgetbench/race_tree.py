@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-FAN_OUT = 8  # a power of 2
-LARGEST_TOP = 4096  # nodes of the highest level, which every draw visits
-NEVER = 1e-300  # rate of an image that is not there: it arrives after all that are
+# A level costs a few NumPy calls, whose overhead outweighs k * FAN_OUT draws: a few wide levels are
+# faster than many narrow ones. A power of 2, because rows are reduced by halves.
+FAN_OUT = 8
+# Nodes of the highest level, all of which every draw visits: so many exponentials in one call cost
+# less than another level would.
+LARGEST_TOP = 4096
+NEVER = 1e-300  # rate of a missing image: above 0, to divide by, and it arrives after all others
 LARGEST_LOG = 1e300  # that of an infinite weight, or of NaN
 
 
@@ -25,13 +29,13 @@ class RaceTree:
     sums above it. Sums are kept as logarithms and made anew from their parts: weights may span any
     range, and errors don't add up.
 
-    Every image has the probability (share of the weights + floor / N) / (1 + floor), so one whose
-    weight underflows beside the others' still has its floor.
+    The probability of an image is (its fraction of the weights + floor / N) / (1 + floor), so one
+    whose weight underflows beside the others' still has its floor.
 
     Args:
         log_weights: [N] float64. A training that diverged may give infinite ones or NaN: draws
             then mean nothing, but go on.
-        floor: share of the uniform distribution mixed in, above 0.
+        floor: weight of the uniform distribution that is mixed in, above 0.
     """
 
     def __init__(self, log_weights: np.ndarray, floor: float):
@@ -39,7 +43,7 @@ class RaceTree:
         self.floor = floor / self.size  # of one image
         self.levels: list[np.ndarray] = []  # logarithms of sums [nodes, FAN_OUT], leaves first
         self.widths = [1]  # leaves below a node of each level and of the top
-        top = tamed(np.asarray(log_weights, dtype=np.float64))
+        top = clip(np.asarray(log_weights, dtype=np.float64))
         while len(top) > LARGEST_TOP:
             missing = -len(top) % FAN_OUT
             rows = np.append(top, np.full(missing, -np.inf)).reshape(-1, FAN_OUT)
@@ -56,7 +60,7 @@ class RaceTree:
 
     def update(self, index: np.ndarray, log_weights: np.ndarray) -> None:
         """Set the log weights [b] of images [b]; of one that comes twice, the last counts."""
-        log_weights = tamed(log_weights)
+        log_weights = clip(log_weights)
         for rows in self.levels:
             rows.reshape(-1)[index] = log_weights
             index = index // FAN_OUT
@@ -118,7 +122,7 @@ class RaceTree:
         return rates
 
 
-def tamed(log_weights: np.ndarray) -> np.ndarray:
+def clip(log_weights: np.ndarray) -> np.ndarray:
     """A copy that is finite, so that sums and differences are numbers."""
     return np.fmax(np.fmin(log_weights, LARGEST_LOG), -LARGEST_LOG)
 

@@ -1,4 +1,4 @@
-"""What the samplers that plug into other training code have in common."""
+"""The common base of the samplers, which plug into any training loop."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ MISUSED = (
 
 
 class Sampler(nn.Module):
-    """Random draws with a complete `state_dict`. It needs PyTorch and NumPy, not this driver.
+    """Random draws with a complete `state_dict`.
 
     State lives in float32 buffers on one device, the generator's state beside it, so that
-    `load_state_dict` goes on with the very same draws.
+    `load_state_dict` goes on with the very same draws. Draws are made where the state is: on the
+    host they would take a copy of N numbers, and a wait for the device, each time.
 
     A sampler that is part of a model follows it to another device, where draws go on from a new
     generator, seeded by the old one. Its numbers stay float32, whatever type the model takes.
@@ -62,7 +63,7 @@ class Sampler(nn.Module):
         return self
 
     def move(self, device: torch.device) -> None:
-        """Follow the buffers to another device with what is kept beside them."""
+        """Move what is kept beside the buffers to another device, where they are already."""
         seed = torch.randint(2**63 - 1, (), generator=self.rng, device=self.rng.device)
         self.device = device
         self.rng = torch.Generator(device).manual_seed(int(seed))
@@ -158,7 +159,7 @@ class BatchSampler(Sampler, torch.utils.data.BatchSampler):
         if self.ahead:
             self.ahead -= 1
 
-    def matched(self, indices: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    def match(self, indices: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Indices [b] and one number per image [b] float32, on this device, or a ValueError."""
         indices = torch.as_tensor(indices, dtype=torch.int64, device=self.device)
         values = per_image(torch.as_tensor(values, device=self.device).detach())
@@ -171,13 +172,13 @@ class BatchSampler(Sampler, torch.utils.data.BatchSampler):
             )
         return indices, values
 
-    def checked(self, indices: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """As `matched`, of all processes, and on a CPU of images that are there, and finite.
+    def check(self, indices: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Match, gather from all processes, and check that indices exist and values are finite.
 
-        On CUDA that is not looked at, because to look is to wait for the device.
+        The last only on a CPU: on CUDA the host would wait for the device.
         """
         # Exchanged before they are looked at, so that all processes fail together.
-        indices, values = self.gathered(*self.matched(indices, values))
+        indices, values = self.all_gather(*self.match(indices, values))
         if self.on_cpu:
             # One pass each: a negative index is a huge unsigned one, and a sum passes NaN on.
             if indices.numpy().view(np.uint64).max(initial=0) >= self.num_samples:
@@ -186,8 +187,8 @@ class BatchSampler(Sampler, torch.utils.data.BatchSampler):
                 raise ValueError("a value is NaN or infinite; has the training diverged?")
         return indices, values
 
-    def gathered(self, indices: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """What all processes learnt, from what this one did: [b] each to [R * b] each."""
+    def all_gather(self, indices: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Indices and values of all processes, from those of this one: [b] each to [R * b] each."""
         if self.num_replicas == 1:
             return indices, values
         joined = dist.is_available() and dist.is_initialized()
@@ -279,7 +280,10 @@ def per_image(values: Tensor) -> Tensor:
     The mean can be backpropagated, and trained on.
 
     Raises:
-        ValueError: for a single number, of which no image's share can be told.
+        ValueError: for a single number, which is of no image.
+
+    >>> per_image(torch.ones(8, 1, 32, 32)).shape
+    torch.Size([8])
     """
     if values.ndim == 0:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Scores that one forward pass gives."""
+"""Scores of images that take one forward pass, from Paul et al. 2021."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ def el2n(logits: Tensor, targets: Tensor) -> Tensor:
 
     Returns:
         [b] float32, between 0 and the square root of 2.
+
+    >>> logits = torch.tensor([[0.0, 0.0], [9.0, -9.0]])
+    >>> [round(score, 3) for score in el2n(logits, torch.eye(2)).tolist()]
+    [0.707, 1.414]
     """
     return (logits.float().softmax(1) - targets).norm(dim=1)
 
@@ -33,5 +37,8 @@ def grand(logits: Tensor, targets: Tensor, features: Tensor, bias: bool = True) 
 
     Returns:
         [b] float32.
+
+    >>> grand(torch.zeros(5, 2), torch.eye(2)[[0, 1, 0, 1, 0]], torch.ones(5, 16)).shape
+    torch.Size([5])
     """
     return el2n(logits, targets) * torch.sqrt(features.float().square().sum(1) + bias)

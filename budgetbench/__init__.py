@@ -1,0 +1,49 @@
+"""Samplers, selection, mixing and scores of budgeted training, for any training loop.
+
+HardnessWeightedSampler    each batch by the last known losses
+PSGDSampler, CSGDSampler   each epoch by how often the network was wrong, or undecided
+SelectiveBackpropSelector  which images of a scored batch are worth a step
+cvar_weights               counts only the worst losses of a batch
+nearest_mean_subset        the part of a scored batch that has its mean loss
+cutmix, mixup, ricap       three ways of mixing a batch, which give a MixedBatch
+el2n, grand                scores of images, from one forward pass
+k_center                   an order of images in which any number of the first covers all
+draw_without_replacement   k of N indices in proportion to weights
+per_image                  losses per pixel or voxel as one per image
+
+It needs PyTorch and NumPy alone. The version is semantic: the names in `__all__`, their arguments
+and what they return are public, and change incompatibly only with the first number of the version
+(while that is 0, with the second). All else may change with any version, such as other names of the
+modules and what is in a `state_dict`, which is to be loaded by the version that saved it. The
+same seed gives the same draws within a version.
+"""
+
+from .covering import k_center
+from .drawing import draw_without_replacement
+from .hardness_weighted import HardnessWeightedSampler
+from .mixing import MixedBatch, cutmix, mixup, ricap
+from .sampler import per_image
+from .scores import el2n, grand
+from .selection import SelectiveBackpropSelector, cvar_weights, nearest_mean_subset
+from .subset import CSGDSampler, PSGDSampler
+
+__version__ = "0.2.0"
+
+__all__ = [
+    "CSGDSampler",
+    "HardnessWeightedSampler",
+    "MixedBatch",
+    "PSGDSampler",
+    "SelectiveBackpropSelector",
+    "__version__",
+    "cutmix",
+    "cvar_weights",
+    "draw_without_replacement",
+    "el2n",
+    "grand",
+    "k_center",
+    "mixup",
+    "nearest_mean_subset",
+    "per_image",
+    "ricap",
+]
