@@ -104,6 +104,7 @@ def exit_status_of(program: str, work: Callable[[], int]) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # for names that it cannot encode
     with lasting_output() as output:
         try:
+            check_platform()
             status, message = work(), ""
             output.flush()
             # Who reads no further, as `head` does, has seen enough.
@@ -120,6 +121,16 @@ def exit_status_of(program: str, work: Callable[[], int]) -> int:
         if message and is_first_of_machine():
             say(f"{program}: {message}")
     return status
+
+
+def check_platform() -> None:
+    try:
+        import fcntl  # noqa: F401
+    except ImportError:
+        raise UsageError(
+            f"{sys.platform}: has no file locks (fcntl), which runs need; use Linux or macOS, on "
+            "Windows WSL"
+        ) from None
 
 
 def as_flags(text: str) -> str:

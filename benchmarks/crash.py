@@ -25,7 +25,7 @@ import torch
 from augmentations import AUGMENTATIONS
 from engine.build import load_dataset
 from engine.flags import parse
-from engine.watch import read_status
+from engine.status import read_status
 from methods import METHODS
 
 from .score_files import noise_flags

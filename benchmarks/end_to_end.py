@@ -23,6 +23,7 @@ from errors import UsageError, exit_status_of
 
 from .ours import (
     PASSED_ON,
+    machine,
     make_trainer,
     phase_seconds,
     print_table,
@@ -31,7 +32,6 @@ from .ours import (
     seconds,
     split,
 )
-from .pipeline import machine
 from .plain_loop import PLAIN_LOOPS, NumberedImages
 
 COLOUR = ("cifar10", "cifar100", "svhn", "mini-imagenet")

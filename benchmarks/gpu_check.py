@@ -40,8 +40,15 @@ from errors import Failed, UsageError, exit_status_of
 from methods import METHODS
 
 from .crash import RESUMED, ROOT, differences, finish, start
-from .ours import WARM_UP, make_steps, make_trainer, print_table, read_settings, seconds
-from .pipeline import machine
+from .ours import (
+    WARM_UP,
+    machine,
+    make_steps,
+    make_trainer,
+    print_table,
+    read_settings,
+    seconds,
+)
 from .score_files import noise_flags
 from .throughput import count_flops, matrix_rate
 

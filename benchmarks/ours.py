@@ -1,16 +1,20 @@
-"""What the comparisons share: runs built as train.py builds them, times and tables."""
+"""Shared parts: runs built as train.py builds them, data, the machine, times and tables."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import platform
 import time
 from collections.abc import Callable, Iterable, Sequence
+from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data import Dataset
+from data import DATASETS, Dataset
 from engine.build import build
 from engine.driver import warm_up
 from engine.flags import parse
@@ -54,6 +58,34 @@ def register_pooled_linear() -> None:
     entry.__name__ = "pooled-linear"
     if not is_model(entry.__name__):
         register_model(entry)
+
+
+def load(folder: Path) -> tuple[Dataset, str]:
+    """Return CIFAR-10 where it lies in `folder`, else random images of its shape; and which."""
+    if (folder / "cifar-10-batches-py").is_dir():
+        return DATASETS["cifar10"](folder), "CIFAR-10"
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (50_000, 3, 32, 32), dtype=np.uint8)
+    labels = rng.integers(0, 10, len(images))
+    classes = tuple(map(str, range(10)))
+    dataset = Dataset(images, labels, images[:1], labels[:1], classes, (0.5,) * 3, (0.25,) * 3)
+    return dataset, f"random images of CIFAR-10's shape, as it is not in {folder}"
+
+
+def machine() -> str:
+    """Return the processor, threads, versions and other work that times depend on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    packages = ("torch", "torchvision", "numpy", "pillow")
+    versions = ", ".join(f"{package} {version(package)}" for package in packages)
+    return (
+        f"{os.cpu_count()} cores of {name} ({torch.backends.cpu.get_cpu_capability()}), "
+        f"{torch.get_num_threads()} threads; Python {platform.python_version()}, {versions}; "
+        f"load average before {os.getloadavg()[0]:.1f}"
+    )
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

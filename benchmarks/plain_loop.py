@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler, Sampler, Subset
 from torchvision import transforms
@@ -28,10 +29,8 @@ from data import Dataset
 from engine.budget import linear_rate, steps_per_epoch, subset_size
 from engine.models import create_model
 
-from .pipeline import PILImages
 
-
-class NumberedImages(PILImages):
+class NumberedImages(torch.utils.data.Dataset):
     """Augmented images with their labels and their places in the training set."""
 
     def __init__(self, dataset: Dataset):
@@ -42,10 +41,15 @@ class NumberedImages(PILImages):
             transforms.ToTensor(),
             transforms.Normalize(dataset.mean, dataset.deviation),
         ]
-        super().__init__(dataset, transforms.Compose(steps))
+        self.transform = transforms.Compose(steps)
+        self.images = np.ascontiguousarray(dataset.train_images.transpose(0, 2, 3, 1))
+        self.labels = dataset.train_labels.tolist()
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, int]:
-        return *super().__getitem__(index), index
+        return self.transform(Image.fromarray(self.images[index])), self.labels[index], index
 
 
 class PlainSGD:

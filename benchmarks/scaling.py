@@ -19,8 +19,7 @@ from engine.run_folder import TRAINING_SECONDS
 from engine.values import number
 from errors import Failed, exit_status_of
 
-from .ours import PASSED_ON, print_table, split
-from .pipeline import machine
+from .ours import PASSED_ON, machine, print_table, split
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -28,6 +28,8 @@ from .kernels import measure_kernels
 from .ours import (
     PASSED_ON,
     WARM_UP,
+    load,
+    machine,
     make_steps,
     make_trainer,
     print_table,
@@ -35,7 +37,6 @@ from .ours import (
     seconds,
     split,
 )
-from .pipeline import load, machine
 from .plain_loop import PLAIN_LOOPS
 
 #: Switches of train.py, and in what its matrix products are then computed.

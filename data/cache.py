@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -111,6 +110,8 @@ def checksum(path: Path) -> int:
 @contextlib.contextmanager
 def locked(root: Path, name: str) -> Iterator[None]:
     """Hold `root`/.NAME.lock, so that one run downloads or decodes while the others wait."""
+    import fcntl  # here, so that where there is none the command line comes to say so
+
     root.mkdir(parents=True, exist_ok=True)
     with open(root / f".{name}.lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

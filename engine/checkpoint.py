@@ -13,12 +13,12 @@ from torch import Tensor
 
 from errors import UsageError
 
-from .run_folder import RunFolder
-from .watch import CHECKPOINT, settle
+from .run_folder import CHECKPOINTS, RunFolder
+from .status import settle
 
 FORMAT = 3  # of the checkpoint's contents; another one is refused
 MAGIC = b"budgeted-training checkpoint\n"
-CURRENT, PREVIOUS = CHECKPOINT, "checkpoint.previous.pt"
+CURRENT, WHOLE, PREVIOUS = CHECKPOINTS
 AFRESH = "start afresh with --no-resume --overwrite"
 
 
@@ -28,11 +28,10 @@ def save(folder: RunFolder, settings: Mapping, state: Mapping) -> None:
     torch.save({"format": FORMAT, "settings": dict(settings), "state": dict(state)}, buffer)
     body = buffer.getbuffer()
     current = folder.path / CURRENT
-    aside = f"{CURRENT}.whole"
-    folder.write(aside, MAGIC + zlib.crc32(body).to_bytes(4, "big") + body)
+    folder.write(WHOLE, MAGIC + zlib.crc32(body).to_bytes(4, "big") + body)
     if current.exists():
         current.replace(folder.path / PREVIOUS)
-    (folder.path / aside).replace(current)
+    (folder.path / WHOLE).replace(current)
     settle(folder.path)
 
 
@@ -50,7 +49,7 @@ def load(
         UsageError: when checkpoints exist but none is good, or they are of other settings.
     """
     faults = []
-    for name in (CURRENT, f"{CURRENT}.whole", PREVIOUS):
+    for name in CHECKPOINTS:
         path = folder.path / name
         if not path.exists():
             continue
@@ -135,5 +134,5 @@ def check_settings(path: Path, theirs: Mapping, ours: Mapping) -> None:
 
 def remove(folder: RunFolder) -> None:
     """Delete the checkpoints of a run that has ended."""
-    for name in (CURRENT, f"{CURRENT}.whole", PREVIOUS):
+    for name in CHECKPOINTS:
         (folder.path / name).unlink(missing_ok=True)

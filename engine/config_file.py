@@ -21,6 +21,7 @@ from .config import (
     check_setting,
 )
 from .options import options_of
+from .status import find_file
 from .values import Convert, number, one_of, quoted
 
 #: Settings that every version wrote. Of the others an older version may have had none.
@@ -60,7 +61,7 @@ def read_config(folder: Path) -> Config:
     Raises:
         BadRun: naming the file, the key and what is wrong with it.
     """
-    path = folder / "config.json"
+    path = find_file(folder, "config.json")
     return check_content(read_content(path), path)
 
 

@@ -22,6 +22,7 @@ from .models import classifier_of, create_model
 from .parts import Parts
 from .run_folder import SCORES_FILE
 from .runs import StoredRun, find_run
+from .status import find_file
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class FinishedRun:
         channels, *size = self.dataset.train_images.shape[1:]
         classes = len(self.dataset.classes)
         model = create_model(self.settings.model, channels, classes, tuple(size)).to(self.device)
-        path = self.folder / "model.pt"
+        path = find_file(self.folder, "model.pt")
         try:
             if not path.is_file():  # a pipe would be waited for
                 raise ValueError("no regular file")
@@ -123,7 +124,7 @@ class FinishedRun:
     @cached_property
     def recorded(self) -> dict[str, np.ndarray]:
         """The scores noted while the run trained, float32 [N] each."""
-        path = self.folder / SCORES_FILE
+        path = find_file(self.folder, SCORES_FILE)
         if not path.exists():
             return {}
         try:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import json
 import os
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -20,9 +17,18 @@ import torch
 
 from errors import Diverged, Failed, Interrupted, UsageError
 
-from . import watch
 from .board import Board
-from .watch import CHECKPOINT, LOCK, read_status, set_aside, settle, write_status
+from .status import (
+    CHECKPOINT,
+    LOCK,
+    find_file,
+    put_right,
+    read_status,
+    set_aside,
+    settle,
+    take_lock,
+    write_status,
+)
 
 COLUMNS = (
     "epoch",
@@ -48,7 +54,8 @@ CLASS_COLUMNS = ("class", "train_count", "test_count", "test_accuracy", "test_lo
 TUNING = "tuning"  # in a results folder: the trials of sweep.py --tune, which no table counts
 SCORES_FILE = "scores.npz"  # of --record
 FILES = ("status", "config.json", "curve.csv", "per_class.csv", "model.pt", SCORES_FILE)
-FILES += (LOCK, CHECKPOINT, f"{CHECKPOINT}.whole", "checkpoint.previous.pt")
+CHECKPOINTS = (CHECKPOINT, f"{CHECKPOINT}.whole", "checkpoint.previous.pt")
+FILES += (LOCK, *CHECKPOINTS)
 ENDED = ("finished", "diverged", "unknown")  # runs that starting again does not continue
 LONGEST_NAME = 255  # bytes that file systems allow
 LOCK_WAIT = 2.0  # seconds to wait for a dying process to let go of its folder
@@ -57,9 +64,7 @@ LOCK_WAIT = 2.0  # seconds to wait for a dying process to let go of its folder
 class RunFolder:
     """One run's folder in the results folder, held by one process at a time.
 
-    `status` is one of running, finished, interrupted, diverged, failed. The lock is the kernel's
-    (flock on `run.lock`), so a process that dies, however it dies, leaves none behind; the file's
-    text only says who holds it.
+    The lock is the kernel's (see status.py); the text of its file only says who holds it.
     """
 
     def __init__(self, results_dir: Path, name: str):
@@ -80,7 +85,7 @@ class RunFolder:
         return read_status(self.path) or ("unknown" if self.has_curve() else None)
 
     def has_curve(self) -> bool:
-        return (self.path / "curve.csv").exists()
+        return find_file(self.path, "curve.csv").exists()
 
     def check(self, overwrite: bool) -> None:
         """Refuse to replace a run that has ended, unless told to, and to write where we may not."""
@@ -105,10 +110,6 @@ class RunFolder:
         One that `replaces` the run in the folder puts it back if it fails before it has made a
         checkpoint or ended.
         """
-        # Its standard input is a pipe that closes when this process ends. It is there before the
-        # status says `running`, so that no moment to die is left unwatched.
-        command = [sys.executable, "-I", "-S", watch.__file__, str(self.path.resolve())]
-        self.watch = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
         status = "failed"
         try:
             if replaces:
@@ -133,7 +134,6 @@ class RunFolder:
             with suppress(FileNotFoundError):  # the folder is gone: that error is under way
                 write_status(self.path, status)
                 settle(self.path)
-            self.watch.communicate()
 
     def __enter__(self) -> RunFolder:
         """Make the folder and take its lock; a UsageError says why that is impossible."""
@@ -147,7 +147,7 @@ class RunFolder:
         deadline = time.monotonic() + LOCK_WAIT
         while True:
             try:
-                fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                take_lock(self.lock)
                 break
             except OSError:
                 if time.monotonic() > deadline:
@@ -161,7 +161,7 @@ class RunFolder:
         since = datetime.now(UTC).isoformat(timespec="seconds")
         self.lock.write(f"process {os.getpid()} on {socket.gethostname()} since {since}\n")
         self.lock.flush()
-        settle(self.path)
+        put_right(self.path)
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING
 from .config_file import BadRun, Config, check_content, read_config, read_content
 from .packs import RUNS, TABLES, NotAPack, Pack, Record, Table, format_table, open_pack, parse_table
 from .run_folder import TRAINING_SECONDS
+from .status import find_file, folders_of_runs, read_status
 from .values import quoted
-from .watch import read_status
 
 if TYPE_CHECKING:
     import pandas as pd
 
-MARKS = ("status", "config.json", "curve.csv")  # each tells that its folder is a run's
 NEEDED = [
     "epoch",
     "test_accuracy",
@@ -54,21 +53,21 @@ class StoredRun:
 
     def content(self) -> object:
         """Return what config.json says, unchecked."""
-        return read_content(self.folder / "config.json")
+        return read_content(find_file(self.folder, "config.json"))
 
     def config(self) -> Config:
         return read_config(self.folder)
 
     def where(self, file: str) -> str:
         """Say where a file is read, for errors."""
-        return str(self.folder / file)
+        return str(find_file(self.folder, file))
 
     def has(self, file: str) -> bool:
-        return (self.folder / file).exists()
+        return find_file(self.folder, file).exists()
 
     def read(self, file: str) -> bytes:
         """Return a table's file; an OSError or a ValueError says why that is impossible."""
-        path = self.folder / file
+        path = find_file(self.folder, file)
         if path.exists() and not path.is_file():  # a pipe would be waited for
             raise ValueError("not a file")
         return path.read_bytes()
@@ -175,7 +174,7 @@ def find_run(folder: Path) -> StoredRun | None:
         BadRun: when a pack in which it may be is damaged.
     """
     run = StoredRun(folder)
-    if run.status() is not None or any(run.has(mark) for mark in MARKS):
+    if run.status() is not None or run.has("config.json") or run.has("curve.csv"):
         return run
     for above in folder.parents:
         with suppress(NotAPack):
@@ -188,7 +187,7 @@ def find_run(folder: Path) -> StoredRun | None:
 
 def find_runs(results: Path) -> tuple[list[StoredRun], list[BadRun]]:
     """Return all runs below a folder in the order of their folders; and what packs are damaged."""
-    found = {each: StoredRun(each) for each in run_folders(results)}
+    found = {each: StoredRun(each) for each in folders_of_runs(results)}
     faults = []
     inside = sorted(path.parent for path in results.rglob(RUNS) if path.parent != results)
     inside.sort(key=lambda folder: -len(folder.parts))  # those nearer to a run before others
@@ -203,10 +202,6 @@ def find_runs(results: Path) -> tuple[list[StoredRun], list[BadRun]]:
             if results in run.folder.parents:
                 found.setdefault(run.folder, run)
     return [found[folder] for folder in sorted(found)], faults
-
-
-def run_folders(results: Path) -> set[Path]:
-    return {path.parent for mark in MARKS for path in results.rglob(mark)}
 
 
 def packed_runs(pack: Pack) -> Iterator[PackedRun]:

@@ -5,7 +5,6 @@ python -m plots pack FOLDER [--remove]
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections import Counter
@@ -16,8 +15,8 @@ from pathlib import Path
 from engine.config_file import BadRun
 from engine.flags import Parser
 from engine.packs import PACK_FILES, RUNS, Record, open_pack, write_pack
-from engine.runs import StoredRun, run_folders
-from engine.watch import LOCK
+from engine.runs import StoredRun
+from engine.status import LOCK, folders_of_runs, take_lock
 from errors import UsageError, exit_status_of, say
 
 ENDED = ("finished", "diverged")
@@ -47,7 +46,7 @@ def pack(folder: Path, remove: bool) -> tuple[str, list[str]]:
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder; give the one that holds the runs")
     with held(folder):
-        found = sorted(run_folders(folder))
+        found = folders_of_runs(folder)
         if folder in found:
             raise UsageError(f"{folder}: a run's own folder; give the one that holds it")
         there = open_pack(folder)
@@ -90,8 +89,10 @@ def held(folder: Path) -> Iterator[None]:
     """Keep a folder from being packed twice at a time."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        take_lock(handle)
         yield
+    except BlockingIOError:
+        raise UsageError(f"{folder}: is being packed by another process; wait for it") from None
     finally:
         os.close(handle)
 
@@ -124,7 +125,7 @@ def remove_folders(folder: Path, packed: Mapping[str, Record]) -> tuple[int, lis
 def remove_folder(path: Path, record: Record) -> bool:
     """Remove a run's folder if the run is still that of the pack, and no process makes it anew."""
     with open(path / LOCK, "a") as lock, suppress(BlockingIOError, BadRun):
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        take_lock(lock)
         if StoredRun(path).record().canonical() == record.canonical():
             shutil.rmtree(path)
             for above in path.parents:

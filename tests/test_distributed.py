@@ -19,7 +19,7 @@ from test_durability import has_checkpoint, wait_until
 
 from engine.distributed import ALONE, World
 from engine.run_folder import COLUMNS
-from engine.watch import read_status
+from engine.status import read_status
 from errors import Failed, UsageError
 
 pytestmark = pytest.mark.slow

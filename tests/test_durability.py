@@ -21,7 +21,8 @@ from small_files import write_cifar10
 from benchmarks.crash import crash_table, differences
 from engine import checkpoint
 from engine.run_folder import RunFolder
-from engine.watch import read_status
+from engine.status import read_status
+from plots.runs import read_runs
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parent.parent
@@ -208,6 +209,37 @@ def test_a_full_disk_stops_the_run_and_harms_nothing(
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
     assert end(start(*common, small_disk))[0] == 0
     assert differences(tmp_path / "run", small_disk / "run") == []
+
+
+def test_a_killed_replacement_is_read_from_a_read_only_disk(
+    start: Callable, small_disk: Path
+) -> None:
+    """As the run that it was to replace, which is put back once that is possible."""
+
+    def remount(options: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{options}", str(small_disk)], check=True)
+
+    remount("size=64m")
+    common = ["--results-dir", small_disk, "--experiment-name", "run"]
+    assert end(start(*SHORT, *common))[0] == 0
+    process = start(*LONG, "--checkpoint-every", "1000", "--overwrite", *common)
+    wait_until(lambda: (small_disk / "run" / "curve.csv").is_file() and was_set_aside(small_disk))
+    process.kill()
+    process.wait()
+    remount("ro")
+    assert read_status(small_disk / "run") == "finished"
+    (run,), notes = read_runs(small_disk)
+    assert (len(run.curve), notes) == (4, [])
+    assert was_set_aside(small_disk)
+    remount("rw")
+    (run,), notes = read_runs(small_disk)
+    assert (len(run.curve), notes) == (4, [])
+    assert not was_set_aside(small_disk)
+    assert (small_disk / "run" / "model.pt").exists()
+
+
+def was_set_aside(results: Path) -> bool:
+    return (results / "run" / ".replaced").is_dir()
 
 
 def test_a_file_size_limit_stops_the_run_and_harms_nothing(start: Callable, tmp_path: Path) -> None:

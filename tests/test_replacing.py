@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from conftest import Completed
 
-from engine import watch
-from engine.watch import CHECKPOINT, read_status, set_aside, settle, write_status
+from engine.run_folder import RunFolder
+from engine.status import (
+    CHECKPOINT,
+    find_file,
+    folders_of_runs,
+    read_status,
+    set_aside,
+    settle,
+    write_status,
+)
 from errors import exit_status_of, is_first_of_machine
 
 OLD = {"status": "finished\n\n\n\n", "config.json": "{}", "curve.csv": "epoch\n", "model.pt": "w"}
@@ -100,14 +112,120 @@ def test_the_old_run_goes_when_the_new_one_has_a_checkpoint_or_has_ended(
     assert [p for p in folder.iterdir() if p.is_dir()] == []
 
 
-def test_the_watcher_of_a_killed_run_puts_the_old_one_back(
+def test_the_reader_of_a_killed_run_puts_the_old_one_back(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for work in (set_aside, start_new, lambda folder: (start_new(folder), settle(folder))):
+        call = 1
+        while kill_at(call, monkeypatch, lambda work=work: work(folder)):
+            assert folders_of_runs(folder.parent) == [folder]
+            assert read_status(folder) == "finished", call
+            assert files(folder) == OLD, call
+            assert [path for path in folder.iterdir() if path.is_dir()] == []
+            call += 1
+        assert read_status(folder) == "finished"
+        assert files(folder) == OLD
+        assert call > len(OLD)
+
+
+def refuse(folder: Path) -> None:
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
+def test_a_reader_who_may_not_write_finds_the_old_run_where_it_lies(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for work in (set_aside, lambda folder: (start_new(folder), settle(folder))):
+        call = 1
+        while kill_at(call, monkeypatch, lambda work=work: work(folder)):
+            with monkeypatch.context() as patch:
+                patch.setattr("engine.status.put_right", refuse)
+                assert folders_of_runs(folder.parent) == [folder]
+                assert read_status(folder) == "finished", call
+                assert {name: find_file(folder, name).read_text() for name in OLD} == OLD, call
+            settle(folder)
+            call += 1
+        settle(folder)
+
+
+@pytest.mark.parametrize("by", [CHECKPOINT, "diverged"])
+def test_a_reader_who_may_not_write_finds_the_new_run(
+    by: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     start_new(folder)
-    monkeypatch.setattr(sys, "stdin", open(os.devnull))  # noqa: SIM115
-    watch.main(folder)
-    assert files(folder) == OLD
-    assert read_status(folder) == "finished"
+    if by == CHECKPOINT:
+        (folder / CHECKPOINT).write_text("new")
+    else:
+        write_status(folder, by)
+    monkeypatch.setattr("engine.status.put_right", refuse)
+    assert read_status(folder) == ("interrupted" if by == CHECKPOINT else by)
+    assert find_file(folder, "curve.csv").read_text() == "new"
+    assert not find_file(folder, "model.pt").exists()
+
+
+# Readers of a run under way, or killed
+
+
+def test_a_killed_run_is_interrupted_on_disk_too_once_somebody_looked(folder: Path) -> None:
+    write_status(folder, "running")
+    assert read_status(folder) == "interrupted"
+    assert (folder / "status").read_text().strip() == "interrupted"
+
+
+def test_the_next_process_finds_a_killed_run_interrupted(folder: Path) -> None:
+    write_status(folder, "running")
+    with RunFolder(folder.parent, folder.name):
+        assert (folder / "status").read_text().strip() == "interrupted"
+
+
+def test_a_reader_leaves_a_run_under_way_alone(folder: Path) -> None:
+    with RunFolder(folder.parent, folder.name):
+        start_new(folder)
+        before = files(folder)
+        assert read_status(folder) == "running"
+        assert find_file(folder, "model.pt") == folder / "model.pt"
+        assert files(folder) == before
+        assert (folder / ".replaced").is_dir()
+
+
+def refuse_flock(file: object, operation: int) -> None:
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+
+def test_running_without_a_lock_stays_running(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a copy of a folder, and where the file system knows no flock."""
+    write_status(folder, "running")
+    with monkeypatch.context() as patch:
+        patch.setattr("fcntl.flock", refuse_flock)
+        assert read_status(folder) == "running"
+    (folder / "run.lock").unlink()
+    assert read_status(folder) == "running"
+
+
+def test_readers_let_runs_start(folder: Path) -> None:
+    """However often they look: what they hold, they hold for a moment."""
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.is_set():
+            assert read_status(folder) in ("interrupted", "running", "finished")
+
+    with ThreadPoolExecutor(4) as pool:
+        readers = [pool.submit(look) for _ in range(4)]
+        try:
+            for _ in range(50):
+                with RunFolder(folder.parent, folder.name) as run:
+                    with suppress(KeyboardInterrupt), run.running(replaces=False):
+                        assert read_status(folder) == "running"
+                        raise KeyboardInterrupt
+                    assert (folder / "status").read_text().strip() == "interrupted"
+                    write_status(folder, "running")  # as a process that is killed leaves it
+        finally:
+            done.set()
+        for reader in readers:
+            reader.result()
 
 
 RUN = ["--epochs", "2", "--budget", "0.2", "--batch-size", "32", "--device", "cpu"]

@@ -17,7 +17,7 @@ from test_command_line import CPU
 from test_durability import has_checkpoint, wait_until
 
 from engine.identity import commit
-from engine.watch import read_status
+from engine.status import read_status
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.slow

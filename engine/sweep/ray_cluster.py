@@ -12,9 +12,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from errors import Failed
 
-from .. import checkpoint
-from ..run_folder import RunFolder
-from ..watch import write_status
+from ..run_folder import CHECKPOINTS, RunFolder
+from ..status import CHECKPOINT, write_status
 from .process import LOG
 from .ray_connection import connect, warn_if_too_large
 from .remote import Files, MessageQueue, make_run, read_files
@@ -23,8 +22,7 @@ from .runs import Run
 MAX_PENDING = 256  # runs handed to Ray at once; each keeps a file open here, its folder's lock
 LOSSES = 5  # lost nodes after which a run counts as failed: it may be what brings them down
 POST_EVERY = 300.0  # seconds between a run's checkpoints that are brought here, of many megabytes
-CHECKPOINTS = (checkpoint.CURRENT, f"{checkpoint.CURRENT}.whole", checkpoint.PREVIOUS)
-UNFINISHED = (checkpoint.CURRENT, "config.json", "curve.csv", LOG)  # what a run goes on from
+UNFINISHED = (CHECKPOINT, "config.json", "curve.csv", LOG)  # what a run goes on from
 
 
 @dataclass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import re
 from collections.abc import Iterable, Mapping
@@ -18,6 +17,7 @@ from ..flags import parse
 from ..options import options_before, require_options
 from ..run_folder import RunFolder
 from ..runs import StoredRun, find_run
+from ..status import holder
 from .grid import Words
 
 
@@ -52,15 +52,7 @@ class Run:
 
     def holder(self) -> str | None:
         """The process that is making the run at present, in words; None if there is none."""
-        try:
-            with open(self.path / "run.lock", "r+") as lock:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    return lock.read().strip() or "another process"
-        except FileNotFoundError:
-            pass
-        return None
+        return holder(self.path)
 
 
 def list_runs(lines: Iterable[Words]) -> tuple[list[Run], list[str]]:
