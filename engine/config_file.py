@@ -62,17 +62,29 @@ def read_config(folder: Path) -> Config:
         BadRun: naming the file, the key and what is wrong with it.
     """
     path = find_file(folder, "config.json")
+    return check_content(read_content(path), path)
+
+
+def read_content(path: Path) -> object:
+    """Read a config.json without checking what it says; BadRun as `read_config`."""
     try:
         if path.exists() and not path.is_file():
             raise ValueError("not a file")
-        text = path.read_text(encoding="utf-8")
-        return check(json.loads(text, parse_constant=refuse_constant))
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse_constant)
     except OSError as error:
         raise BadRun(f"{path}: {error.strerror}") from None
     except ValueError as error:
         raise BadRun(f"{path}: not what train.py writes: {plain(error)}") from None
     except RecursionError:
         raise BadRun(f"{path}: not what train.py writes: nested too deeply") from None
+
+
+def check_content(content: object, where: Path | str) -> Config:
+    """Check what a config.json says; BadRun names `where` it is read."""
+    try:
+        return check(content)
+    except ValueError as error:
+        raise BadRun(f"{where}: not what train.py writes: {plain(error)}") from None
 
 
 def plain(error: Exception) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,18 +17,19 @@ from methods.scores import ScoreFile, digest
 
 from .build import load_dataset
 from .config import RunConfig
-from .config_file import BadRun, read_config
+from .config_file import BadRun
 from .models import classifier_of, create_model
 from .parts import Parts
 from .run_folder import SCORES_FILE
-from .status import find_file, read_status
+from .runs import StoredRun, find_run
+from .status import find_file
 
 
 @dataclass(frozen=True)
 class FinishedRun:
     """What `train.py` left in a folder. Each part is read when it is first needed."""
 
-    folder: Path
+    stored: StoredRun
     settings: RunConfig
     num_images: int
     data_sha256: str | None  # `Dataset.sha256`; None for runs of older versions
@@ -45,12 +45,16 @@ class FinishedRun:
             data_dir: where its data lie now, if elsewhere than then.
             device: for its network.
         """
-        status = read_status(folder)
+        try:
+            stored = find_run(folder)
+            status = stored.status() if stored else None
+        except BadRun as error:
+            raise UsageError(f"{error}; restore that file or move it away") from None
         if status != "finished":
             what = f"holds a run that is {status}" if status else "holds no run"
             raise UsageError(f"{folder}: {what}; give the folder of a finished one")
         try:
-            config = read_config(folder)
+            config = stored.config()
         except BadRun as error:
             raise UsageError(f"{error}; make the run again") from None
         settings = dict(config.settings)
@@ -63,16 +67,18 @@ class FinishedRun:
             )
         given = RunConfig(**{name: settings[name] for name in vars(RunConfig())})
         facts = (config.num_images, config.data_sha256, config.scoring_cost)
-        return cls(folder, given, *facts, device)
+        return cls(stored, given, *facts, device)
+
+    @property
+    def folder(self) -> Path:
+        return self.stored.folder
 
     @cached_property
     def cost(self) -> int | None:
         """In forward passes of one image, that of earlier runs included; None if unknown."""
         if self.scoring_cost is None:
             return None
-        with open(find_file(self.folder, "curve.csv"), newline="") as file:
-            last = list(csv.DictReader(file))[-1]
-        return int(last["cost"]) + int(self.scoring_cost)
+        return int(self.stored.last_row()["cost"]) + int(self.scoring_cost)
 
     @cached_property
     def dataset(self) -> Dataset:

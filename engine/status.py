@@ -89,11 +89,11 @@ def folders_of_runs(results: Path) -> list[Path]:
     return sorted({path.parent for mark in marks for path in results.rglob(mark)})
 
 
-def take_lock(file: TextIO, shared: bool = False) -> None:
+def take_lock(file: TextIO | int, shared: bool = False) -> None:
     """Lock a `run.lock` until it is closed; an OSError if another process has it or none can.
 
     Args:
-        file: open for writing too, unless `shared`.
+        file: open for writing too, unless `shared` or a folder.
         shared: with others that only look, so that they do not take each other for a run.
     """
     import fcntl  # here, so that where there is none the command line comes to say so

@@ -27,8 +27,8 @@ class RhoLoss(Selecting):
     which are of all images).
 
     Under `label_noise` and `imbalance` the irreducible loss is of the label that this run trains
-    on: give both runs the same settings and `data_seed`. A wrong label is one that the other network
-    does not expect either, so its irreducible loss is high and the image is seldom chosen.
+    on: give both runs the same settings and `data_seed`. A wrong label is one that the other
+    network does not expect either, so its irreducible loss is high and the image is seldom chosen.
 
     Candidates come augmented, irreducible losses are of images as they are.
     Of a mixed image the loss is that of its mixed target, the irreducible one its owner's.

@@ -1,6 +1,8 @@
 """Make the tables and figures of the finished runs in a results folder.
 
 python -m plots [RESULTS_DIR]
+
+Or pack those runs: python -m plots pack FOLDER (plots/packing.py).
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from . import packing
 from .command import run_command
 from .figures import KINDS, save_figures
 from .study import Study, summarise, summarise_differences
@@ -15,7 +18,8 @@ from .tables import latex, markdown, markdown_costs
 
 DESCRIPTION = (
     "Write RESULTS_DIR/summary.csv, differences.csv, tables.md, tables.tex, costs.md and figures/ "
-    "from the finished runs in RESULTS_DIR."
+    "from the finished runs in RESULTS_DIR. `python -m plots pack FOLDER` packs the runs in FOLDER "
+    "in three tables; a results folder of that name is ./pack."
 )
 
 
@@ -50,6 +54,8 @@ def make_all(study: Study, results: Path) -> None:
 
 
 def main(arguments: list[str]) -> int:
+    if arguments[:1] == ["pack"]:
+        return packing.main(arguments[1:])
     return run_command("plots", DESCRIPTION, make_all, arguments)
 
 

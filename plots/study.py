@@ -11,10 +11,11 @@ import pandas as pd
 
 from augmentations import AUGMENTATIONS
 from engine.run_folder import TRAINING_SECONDS
+from engine.runs import CLASS_COLUMNS, NEEDED
 
 from .cells import arrange
 from .estimates import Estimate, Unpaired, estimate, without_pairing
-from .runs import CLASS_COLUMNS, NEEDED, read_runs
+from .runs import read_runs
 from .style import in_order
 
 REFERENCE = "unif-SGD"  # that the others are compared with

@@ -70,6 +70,6 @@ def test_without_tensorboard_the_flag_is_refused_at_once(
     assert outcome.returncode == 2
     assert outcome.stderr == (
         "train.py: --tensorboard: TensorBoard is not installed; pip install -r "
-        "requirements-tensorboard.txt, or leave the flag out\n"
+        "requirements-tensorboard.txt, or leave it out\n"
     )
     assert not FOLDER.exists()

@@ -14,13 +14,12 @@ from synthetic_results import write_run
 
 from engine.config_file import BadRun, read_config
 from engine.finished import FinishedRun
+from engine.runs import find_runs
 from engine.sweep.estimate import Estimator
 from engine.sweep.runs import Run, other_settings
 from errors import UsageError
 from plots import __main__ as tables
 from plots import claims
-
-COMMITTED = sorted(path.parent for path in (ROOT / "results").glob("*/*/config.json"))
 
 
 def change(folder: Path, **values: object) -> None:
@@ -161,9 +160,10 @@ def test_former_names_are_read(tmp_path):
 
 
 def test_committed_runs_are_read_as_they_are_written():
-    assert len(COMMITTED) > 300
-    for folder in COMMITTED:
-        written = json.loads((folder / "config.json").read_text())["settings"]
-        read = read_config(folder).settings
+    committed, _ = find_runs(ROOT / "results")
+    assert len(committed) > 300
+    for run in committed:
+        written = run.content()["settings"]
+        read = run.config().settings
         del written["method_options"]  # of which some have other names now
         assert written.items() <= read.items()

@@ -94,9 +94,9 @@ def test_auto_takes_bf16_where_the_processor_has_instructions_for_it(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: flags)
     assert choose_precision("auto", CPU) == Precision(amp, reason)
-    assert choose_precision("off", CPU) == Precision(None, "--amp off")
-    assert choose_precision("bf16", CPU) == Precision(torch.bfloat16, "--amp bf16")
-    assert choose_precision("fp16", CPU) == Precision(torch.float16, "--amp fp16")
+    assert choose_precision("off", CPU) == Precision(None, "amp off")
+    assert choose_precision("bf16", CPU) == Precision(torch.bfloat16, "amp bf16")
+    assert choose_precision("fp16", CPU) == Precision(torch.float16, "amp fp16")
 
 
 @pytest.mark.parametrize("hardware", [False, True])
@@ -114,9 +114,9 @@ def test_a_cpu_does_not_compile_for_bf16(
 ) -> None:
     """It trained 16 times as slowly as without --compile; auto takes float32 then."""
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
-    assert choose_precision("auto", CPU, compiled=True) == Precision(None, "--compile on a CPU")
+    assert choose_precision("auto", CPU, compiled=True) == Precision(None, "compile on a CPU")
     assert choose_precision("off", CPU, compiled=True).amp is None
-    with pytest.raises(UsageError, match="--amp fp16: with --compile"):
+    with pytest.raises(UsageError, match="`amp` fp16: with `compile`"):
         choose_precision("fp16", CPU, compiled=True)
     outcome = train_here("--compile", "--amp", "bf16", "--device", "cpu")
     assert_refused(outcome, "--amp bf16", "--compile", absent="results")

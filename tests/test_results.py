@@ -9,13 +9,29 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
+from engine.runs import find_runs
 from plots.claims import report
 from plots.study import read_study, summarise, summarise_differences
 from plots.tables import latex, markdown, markdown_costs
 
 RESULTS = ROOT / "results"
 REPORTED = ("cpu", "lengths", "long", "priming", "rivals", "robustness", "tuned")
+RUNS = dict(cpu=243, lengths=7, long=45, priming=9, rivals=28, robustness=33, scoring=2, tuned=36)
 AUGMENTED = ("| standard ", "| mixup ", "| ricap ", "| randaugment ")  # how rows of tables begin
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_run_is_packed_whole(name: str) -> None:
+    runs, faults = find_runs(RESULTS / name)
+    assert not faults
+    assert len(runs) == RUNS[name]
+    for run in runs:
+        assert run.status() == "finished"
+        config = run.config()
+        assert len(run.curve(config)) == config.settings["epochs"]
+        classes = run.table("per_class.csv").records()
+        assert len(classes) == run.content()["num_classes"]
+        assert sum(int(row["train_count"]) for row in classes) == config.num_images
 
 
 @pytest.mark.parametrize("name", REPORTED)

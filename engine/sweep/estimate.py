@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -11,16 +10,16 @@ from pathlib import Path
 
 from methods import subset_size
 
-from ..config_file import BadRun, read_config
+from ..config_file import BadRun
 from ..run_folder import TRAINING_SECONDS
-from ..status import find_file, folders_of_runs, read_status
+from ..runs import StoredRun, find_runs
 from .runs import Run
 
 STARTING = 5.0  # seconds that a run takes to import PyTorch and to read its data
 # Runs that differ in one of these tell nothing of each other's speed.
 COMPARABLE = ("dataset", "model", "train_images", "validation", "image_size", "device")
 SIMILAR = ("method", "augmentation", "batch_size")
-DAMAGES = (BadRun, OSError, csv.Error, ValueError, LookupError, TypeError, ArithmeticError)
+DAMAGES = (BadRun, ValueError, LookupError, TypeError, ArithmeticError)
 
 
 @dataclass(frozen=True)
@@ -43,14 +42,14 @@ class Estimator:
         self.finished: dict[tuple, Finished] = {}
         self.nearest: dict[tuple, Finished | None] = {}
         for results in results_dirs:
-            for folder in folders_of_runs(results):
-                self.learn(folder)
+            for run in find_runs(results)[0]:
+                self.learn(run)
 
-    def learn(self, folder: Path) -> None:
-        """Take note of a folder's run if it has finished."""
-        if read_status(folder) == "finished":
+    def learn(self, run: StoredRun) -> None:
+        """Take note of a run if it has finished."""
+        if run.status() == "finished":
             with suppress(*DAMAGES):  # a damaged one tells nothing
-                finished = read_finished(folder)
+                finished = read_finished(run)
                 self.finished[kind(finished.settings)] = finished
                 self.nearest.clear()
 
@@ -94,8 +93,8 @@ def similarity(theirs: Mapping, wanted: Mapping) -> tuple:
     return *same, -abs(theirs["budget"] - wanted["budget"])
 
 
-def read_finished(folder: Path) -> Finished:
-    config, last = read_config(folder), last_row(folder)
+def read_finished(run: StoredRun) -> Finished:
+    config, last = run.config(), run.last_row()
     settings = config.settings
     steps = subset_size(settings["budget"], config.num_images) // settings["batch_size"]
     training = sum(float(last[name]) for name in TRAINING_SECONDS)
@@ -113,14 +112,9 @@ def read_finished(folder: Path) -> Finished:
 def epochs_made(folder: Path) -> int:
     """Of an unfinished run, by its curve; a run goes on from there or shortly before."""
     try:
-        return int(last_row(folder)["epoch"])
+        return int(StoredRun(folder).last_row()["epoch"])
     except DAMAGES:
         return 0
-
-
-def last_row(folder: Path) -> dict[str, str]:
-    with open(find_file(folder, "curve.csv"), newline="") as file:
-        return list(csv.DictReader(file))[-1]
 
 
 def in_words(seconds: float) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
 
 from errors import UsageError
 from methods.scores import ScoreFile
 
 from ..board import EVENTS, Board
+from ..config_file import BadRun
 from ..run_folder import SCORES_FILE
 from .runs import Run
 
@@ -40,12 +40,14 @@ def add_boards(runs: Iterable[Run]) -> None:
         if any(run.path.glob(EVENTS)):
             continue
         board = Board(run.path)
-        path = run.path / "curve.csv"
+        stored = run.stored()
         try:
-            with open(path, newline="") as file:
-                rows = [numbers(row) for row in csv.DictReader(file)]
-        except (OSError, ValueError, TypeError, AttributeError):
-            raise UsageError(f"{path}: damaged; delete the folder to make the run again") from None
+            rows = [numbers(row) for row in stored.curve_rows()]
+        except (BadRun, ValueError, TypeError, AttributeError):
+            raise UsageError(
+                f"{stored.where('curve.csv')}: damaged; delete {stored.deletion} to make the run "
+                "again"
+            ) from None
         board.restart(rows)
         board.close()
         made += 1

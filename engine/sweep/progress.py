@@ -6,6 +6,7 @@ import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from ..runs import StoredRun
 from .estimate import Estimator, in_words
 from .process import LOG, last_lines
 from .runs import Run
@@ -28,7 +29,7 @@ class Progress:
     def end(self, run: Run, outcome: str, left: Collection[Run], at_once: int) -> None:
         """Tell how a run ended, and how long those that are left will take, made `at_once`."""
         self.done += 1
-        self.estimator.learn(run.path)
+        self.estimator.learn(StoredRun(run.path))
         seconds, _ = self.estimator.total(left)
         line = f"[{self.done}/{self.total}] {outcome}: {run.path}"
         if seconds is not None:

@@ -12,10 +12,11 @@ from errors import UsageError
 from methods import METHODS
 
 from ..config import IN_DEFAULT_NAME, consequential, settings_with
-from ..config_file import BadRun, read_config
+from ..config_file import BadRun
 from ..flags import parse
 from ..options import options_before, require_options
 from ..run_folder import RunFolder
+from ..runs import StoredRun, find_run
 from ..status import holder
 from .grid import Words
 
@@ -35,8 +36,15 @@ class Run:
     def path(self) -> Path:
         return self.folder.path
 
+    def stored(self) -> StoredRun:
+        """Return what is there of the run, in its folder or packed."""
+        try:
+            return find_run(self.path) or StoredRun(self.path)
+        except BadRun as error:
+            raise UsageError(f"{error}; restore that file or move it away") from None
+
     def status(self) -> str | None:
-        return self.folder.status()
+        return self.folder.status() or self.stored().status()
 
     def has_finished(self) -> bool:
         """Whether the folder holds this very run, finished."""
@@ -147,14 +155,14 @@ def check_ended(run: Run) -> None:
         raise UsageError(
             f"{run.path}: holds a run ({run.status()}) with other settings, there and here: "
             f"{'; '.join(different)}; give another --experiment-name or --results-dir, or delete "
-            "the folder"
+            f"{run.stored().deletion}"
         )
 
 
 def other_settings(run: Run) -> list[str]:
     """In words, the settings of the run in the folder that are not this run's."""
     try:
-        theirs = read_config(run.path).settings
+        theirs = run.stored().config().settings
     except BadRun as error:
         return [str(error)]
     return differences(consequential(theirs), consequential(run.settings))

@@ -114,11 +114,12 @@ def make_runs(
     progress = Progress(len(runs), len(runs) - len(left), estimator, may_diverge)
     for run in runs:
         if run.status() == "diverged":
-            progress.fail(run, "diverged earlier; delete the folder to retry")
+            progress.fail(run, f"diverged earlier; delete {run.stored().deletion} to retry")
     for run in without_scores:
         progress.fail(
             run,
-            "finished earlier without what --record asks for; delete the folder to make it again",
+            "finished earlier without what --record asks for; delete "
+            f"{run.stored().deletion} to make it again",
         )
     if left:
         make(options, left, progress)

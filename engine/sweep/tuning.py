@@ -22,7 +22,7 @@ from errors import UsageError
 from ..config import settings_with, tunable_settings
 from ..flags import build_parser, flag_of, parse, unknown_flag
 from ..run_folder import ENDED, TUNING
-from .estimate import DAMAGES, last_row
+from .estimate import DAMAGES
 from .grid import Grid, Words, expand, grid_of_words
 from .runs import Run, each_once, flatten, read_run
 
@@ -69,11 +69,12 @@ def accuracy_of(run: Run) -> float | None:
     if run.status() == "diverged":
         return None
     try:
-        return float(last_row(run.path)["test_accuracy"])
+        return float(run.stored().last_row()["test_accuracy"])
     except DAMAGES:
+        stored = run.stored()
         raise UsageError(
-            f"{run.path / 'curve.csv'}: damaged; delete that folder and start the same command "
-            "again"
+            f"{stored.where('curve.csv')}: damaged; delete {stored.deletion} and start the same "
+            "command again"
         ) from None
 
 
