@@ -31,7 +31,7 @@ from methods import METHODS
 from .score_files import noise_flags
 
 ROOT = Path(__file__).resolve().parent.parent
-RESUMED = "going on after step"  # what a run that found a checkpoint says
+RESUMED = "resuming after step"  # what a run that found a checkpoint says
 
 
 @dataclass

@@ -158,13 +158,12 @@ class HardnessWeightedSampler(BatchSampler):
 
     def record(self, index: Tensor, losses: Tensor) -> None:
         """`update` without its checks: indices [b], losses [b] float32, on this device."""
-        index, stale = self.native(index), self.stale
-        new = self.native(losses)
+        places, new, stale = self.native(index), self.native(losses), self.stale
         if self.momentum:
-            new = self.momentum * stale[index] + (1 - self.momentum) * new
-        stale[index] = new
+            new = self.momentum * stale[places] + (1 - self.momentum) * new
+        stale[places] = new
         if self.tree is not None:
-            self.tree.update(index, self.beta * new.astype(np.float64))
+            self.tree.update(places, self.beta * new.astype(np.float64))
 
     def importance_weights(
         self, indices: Tensor, losses: Tensor, clip: tuple[float, float] = CLIP

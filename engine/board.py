@@ -32,7 +32,7 @@ class Board:
                 "requirements-tensorboard.txt, or leave it out"
             ) from None
         self.make_writer, self.folder = SummaryWriter, folder
-        self.writer: SummaryWriter | None = None
+        self.writer: SummaryWriter | None = None  # from `restart` on
 
     def restart(self, rows: Iterable[Mapping]) -> None:
         """Begin with some rows, in place of what an earlier process wrote, so none comes twice."""
@@ -43,6 +43,8 @@ class Board:
             self.add(row)
 
     def add(self, row: Mapping) -> None:
+        if self.writer is None:
+            raise RuntimeError("restart comes first")
         for name in row.keys() - {"step"}:
             self.writer.add_scalar(name, row[name], row["step"])
         self.writer.flush()

@@ -38,7 +38,7 @@ def save(folder: RunFolder, settings: Mapping, state: Mapping) -> None:
 def load(
     folder: RunFolder, settings: Mapping, take: Callable[[dict], object]
 ) -> tuple[dict | None, list[str]]:
-    """Return the state to go on from, None if there is none; and a note on each bad checkpoint.
+    """Return the state to resume from, None if there is none; and a note on each bad checkpoint.
 
     Args:
         folder: of the run.
@@ -65,7 +65,7 @@ def load(
             reason = " ".join(str(error).split()) or type(error).__name__
             faults.append(f"{path}: not a checkpoint of such a run ({reason[:100]})")
             continue
-        return content["state"], [f"{fault}; going on from {name}" for fault in faults]
+        return content["state"], [f"{fault}; resuming from {name}" for fault in faults]
     if faults:
         raise UsageError(f"{faults[0]}; {AFRESH}")
     return None, []
@@ -106,8 +106,8 @@ def check_like(theirs: object, ours: object, name: str = "state") -> None:
     if ours is None:
         return
     if isinstance(ours, Tensor):
-        same = isinstance(theirs, Tensor) and theirs.dtype == ours.dtype
-        if not same or theirs.ndim != ours.ndim or (ours.numel() and theirs.shape != ours.shape):
+        same = isinstance(theirs, Tensor) and theirs.dtype == ours.dtype and fits(theirs, ours)
+        if not same:
             raise ValueError(f"{name} is no {ours.dtype} tensor of shape {tuple(ours.shape)}")
     elif isinstance(ours, Mapping):
         if not isinstance(theirs, Mapping) or not theirs.keys() >= ours.keys():
@@ -116,6 +116,11 @@ def check_like(theirs: object, ours: object, name: str = "state") -> None:
             check_like(theirs[key], ours[key], f"{name}.{key}")
     elif type(theirs) is not type(ours):
         raise ValueError(f"{name} is no {type(ours).__name__}")
+
+
+def fits(theirs: Tensor, ours: Tensor) -> bool:
+    """Return whether shapes agree, of an empty tensor only the number of dimensions."""
+    return theirs.ndim == ours.ndim and (not ours.numel() or theirs.shape == ours.shape)
 
 
 def check_settings(path: Path, theirs: Mapping, ours: Mapping) -> None:

@@ -262,7 +262,7 @@ class RunConfig:
     overwrite: bool = setting(False, "replace a finished run of that name", RUN, where=True)
     resume: bool = setting(
         True,
-        "do not go on with an unfinished run of that name; with `overwrite`, start it afresh",
+        "do not resume an unfinished run of that name; with `overwrite`, start it afresh",
         RUN,
         where=True,
     )

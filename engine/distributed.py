@@ -20,8 +20,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from errors import Failed, UsageError
+from methods import Batch
 
 T = TypeVar("T")
+Rows = TypeVar("Rows", Tensor, Batch)
 SYNC_EVERY = 10  # steps between exchanges of signals that one process may have got
 SAY_AFTER = 10.0  # seconds of waiting for the other processes, after which a note says so
 GIVE_UP_AFTER = 300.0  # seconds of waiting for them in all
@@ -40,7 +42,7 @@ class World:
         """True for the process that writes and reports."""
         return self.rank == 0
 
-    def part(self, batch: T) -> T:
+    def part(self, batch: Rows) -> Rows:
         """Return this process's rows of a batch (or tensor), whose number N divides."""
         if self.size == 1:
             return batch
@@ -137,7 +139,7 @@ class World:
             if not is_of_an_exchange(error):
                 raise
             raise Failed(
-                "another process of this run is gone; start the same command again to go on from "
+                "another process of this run is gone; start the same command again to resume from "
                 "the last checkpoint"
             ) from error
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,7 +26,7 @@ from .trainer import Trainer
 
 
 def run(config: RunConfig) -> Path:
-    """Make a run, or go on with it where it was interrupted.
+    """Make a run, or resume it where it was interrupted.
 
     Args:
         config: of the run; what is left out of it is filled in as `RunConfig.resolved` does.
@@ -36,7 +37,7 @@ def run(config: RunConfig) -> Path:
     Raises:
         UsageError: naming the setting or file that is wrong, and the remedy. Nothing is lost.
         Diverged: for a loss that became NaN or infinite.
-        Interrupted: after a signal and a checkpoint; the same call goes on from there.
+        Interrupted: after a signal and a checkpoint; the same call resumes from there.
         Failed: for a cause outside, such as a full disk.
     """
     settings, notes = config.resolved()
@@ -78,8 +79,8 @@ def run_main(settings: RunConfig, device: torch.device, world: World) -> None:
                 cost = None if paid is None else rows[-1]["cost"] + paid
                 settled = identity(settings, trainer)
                 source = dict(code=__version__, settings=settled, cost=cost)
-                file = trainer.method.file(source)
-                folder.write(SCORES_FILE, file.to_bytes())
+                recording: Any = trainer.method
+                folder.write(SCORES_FILE, recording.file(source).to_bytes())
             folder.write_per_class(trainer.per_class())
             folder.write_config(config | {"method_summary": trainer.method.summary()})
         checkpoint.remove(folder)
@@ -132,7 +133,8 @@ def starts_afresh(folder: RunFolder, settings: RunConfig) -> bool:
 
 def restore(folder: RunFolder, settings: RunConfig, trainer: Trainer, replaces: bool) -> list[dict]:
     """Put the trainer where an unfinished run stands; return the rows of its curve so far."""
-    state, notes = None, []
+    state: dict | None = None
+    notes: list[str] = []
     if not replaces:
         settled = identity(settings, trainer)
         at_start = trainer.state_dict() | {"rows": []}
@@ -142,7 +144,7 @@ def restore(folder: RunFolder, settings: RunConfig, trainer: Trainer, replaces: 
     rows: list[dict] = state.pop("rows") if state else []
     trainer.world.broadcast(state)
     if state is not None:
-        notes.append(f"{folder.path}: going on after step {trainer.step}")
+        notes.append(f"{folder.path}: resuming after step {trainer.step}")
     for note in notes:
         say(f"note: {note}")
     return rows

@@ -1,4 +1,4 @@
-"""What a run is: the settings that count, and what its config.json says."""
+"""Identity of a run: the settings that count, and the content of its config.json."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,18 +22,18 @@ from .trainer import Trainer
 
 
 def identity(settings: RunConfig, trainer: Trainer) -> dict:
-    """What a run computes: a checkpoint of another identity cannot go on as this one.
+    """Return what a run computes: a checkpoint of another identity cannot continue as this one.
 
     Data and files are what they hold, not where they lie.
     """
     task = trainer.task
-    facts = {
+    facts: dict[str, Any] = {
         "num_images": task.num_images,
         "data_sha256": task.data_sha256,
-        "method_options": settings.method_options | trainer.method.files,
-        # A CPU's random generators and a GPU's cannot go on from each other's states.
+        "method_options": settings.method_options | dict(trainer.method.files),
+        # A CPU's random generators and a GPU's cannot continue from each other's states.
         "device_type": trainer.device.type,
-        # As resolved: `auto` may be something else on the machine where a run goes on.
+        # As resolved: `auto` may be something else on the machine where a run is resumed.
         "amp": trainer.network.precision.option,
     }
     if settings.record:  # notes that have to be taken from the start
@@ -46,13 +47,13 @@ def describe(
     compile_seconds: float | None,
     earlier_starts: Sequence[Mapping] = (),
 ) -> dict:
-    """What config.json says: every setting, what followed from it, and with what it was run.
+    """Return the content of config.json: settings, what followed from them, versions and device.
 
     Args:
         settings: of the run.
-        trainer: where the run stands: at its start, or where it goes on.
+        trainer: where the run stands: at its start, or where it is resumed.
         compile_seconds: that `compile` took.
-        earlier_starts: of a run that goes on, the `starts` of its config.json so far.
+        earlier_starts: of a run that is resumed, the `starts` of its config.json so far.
     """
     task = trainer.task
     start = describe_start(trainer)
@@ -84,7 +85,7 @@ def describe(
 
 
 def describe_start(trainer: Trainer) -> dict:
-    """With what a run is made, which may differ where it goes on."""
+    """Return device and versions of a run, which may differ where it is resumed."""
     device, precision = trainer.device, trainer.network.precision
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
@@ -104,7 +105,7 @@ def describe_start(trainer: Trainer) -> dict:
 def commit() -> str | None:
     """The commit of the code that runs, with -dirty if it was changed; None outside git.
 
-    SOURCE_COMMIT tells it to the nodes of a cluster, which get the code without its history.
+    SOURCE_COMMIT gives it to the nodes of a cluster, which get the code without its history.
     """
     if "SOURCE_COMMIT" in os.environ:
         return os.environ["SOURCE_COMMIT"] or None

@@ -1,8 +1,9 @@
-"""From the indices that a method drew to augmented batches on the training device."""
+"""Augmented batches on the training device, of the indices that a method drew."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ class Loader:
     memory, and no batch has to be copied from the host.
 
     Every batch has random generators of its own, seeded by the run's seed and the batch's number,
-    so a run can go on from any batch, and two runs of one seed augment their n-th batches alike,
+    so a run can resume at any batch, and two runs of one seed augment their n-th batches alike,
     whatever each of them draws at once: differences between methods are not those of crops.
     """
 
@@ -118,7 +119,7 @@ class Loader:
             index = self.block[start : start + ahead].reshape(-1)
             first = self.number - offset
             numbers = range(first, first + len(index) // size)
-            rng = JoinedGenerators(
+            rng: Any = JoinedGenerators(  # has all of a Generator that transforms draw by
                 [np.random.default_rng([self.seed, TRANSFORM, n]) for n in numbers]
             )
             images = self.augmentation.transform(self.images.next(index), rng)

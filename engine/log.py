@@ -37,7 +37,7 @@ class RunLog(Log):
 
     Args:
         config: of the run.
-        trainer: where the run starts, or goes on.
+        trainer: where the run starts, or is resumed.
         signals: what this process was asked for.
         folder: where to write; None in all processes but the main one.
         rows: of the curve so far, to which more are appended.
@@ -95,6 +95,6 @@ class RunLog(Log):
             number = signal.Signals(int(stop))
             raise Interrupted(
                 f"stopped by {number.name} after step {trainer.step}, {trainer.progress:.0%} of "
-                "the budget; start the same command again to go on",
+                "the budget; start the same command again to resume",
                 number,
             )

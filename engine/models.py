@@ -118,11 +118,14 @@ def create_model(name: str, channels: int, classes: int, size: tuple[int, int]) 
 
 
 def classifier_of(model: nn.Module) -> nn.Module | tuple[nn.Module, ...]:
-    """The last layer of a network made by `create_model`, from features to logits.
+    """Return the last layer of a network made by `create_model`, from features to logits.
 
     Some of timm's have two of them, side by side.
     """
-    return model.classifier if isinstance(model, ResNet) else model.get_classifier()
+    if isinstance(model, ResNet):
+        return model.classifier
+    get_classifier: Any = model.get_classifier  # which all of timm's networks have
+    return get_classifier()
 
 
 def keep_classifier_in_float32(model: nn.Module) -> None:
@@ -151,7 +154,8 @@ def with_small_stem(model: nn.Module) -> nn.Module:
 
     if isinstance(model, TimmResNet) and isinstance(model.conv1, nn.Conv2d):
         old = model.conv1
-        model.conv1 = nn.Conv2d(old.in_channels, old.out_channels, 3, 1, 1, bias=False)
-        nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
-        model.maxpool = nn.Identity()
+        stem = nn.Conv2d(old.in_channels, old.out_channels, 3, 1, 1, bias=False)
+        nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
+        model.register_module("conv1", stem)
+        model.register_module("maxpool", nn.Identity())
     return model

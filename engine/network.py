@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -80,13 +80,13 @@ class Network:
         if self.scaler.is_enabled():
             self.buffers_before = [buffer.clone() for buffer in self.buffers]
         self.parts = Parts(device)
-        self.trained: nn.Module = model  # as it is called in train mode
+        self.trained: Callable[[Tensor], Tensor] = model  # as it is called in train mode
         if world.size > 1:
             devices = [device] if device.type == "cuda" else None
             # `update` makes the buffers of all processes alike after each step, not DDP before it,
             # because scoring and checkpoints come in between.
             self.trained = DistributedDataParallel(model, devices, broadcast_buffers=False)
-        self.scored: nn.Module = model  # as it is called in eval mode by a method
+        self.scored: Callable[[Tensor], Tensor] = model  # as it is called in eval mode by a method
         if compiled:
             # CUDA graphs, because a batch of small images is over before its kernels are launched.
             mode = "reduce-overhead" if device.type == "cuda" else None
@@ -132,7 +132,8 @@ class Network:
         self.world.broadcast_buffers(self.buffers)
         return True
 
-    def run(self, model: nn.Module, images: Tensor) -> Tensor:
+    def run(self, model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        """Return float32 logits of a model, as it is called in training or in evaluation."""
         if self.compiled:
             images = in_one_layout(images)
             torch.compiler.cudagraph_mark_step_begin()

@@ -53,9 +53,9 @@ TRAINING_SECONDS = ("select_seconds", "data_seconds", "train_seconds")  # all bu
 CLASS_COLUMNS = ("class", "train_count", "test_count", "test_accuracy", "test_loss")
 TUNING = "tuning"  # in a results folder: the trials of sweep.py `tune`, which no table counts
 SCORES_FILE = "scores.npz"  # of `record`
-FILES = ("status", "config.json", "curve.csv", "per_class.csv", "model.pt", SCORES_FILE)
 CHECKPOINTS = (CHECKPOINT, f"{CHECKPOINT}.whole", "checkpoint.previous.pt")
-FILES += (LOCK, *CHECKPOINTS)
+FILES = ["status", "config.json", "curve.csv", "per_class.csv", "model.pt", SCORES_FILE]
+FILES += [LOCK, *CHECKPOINTS]
 ENDED = ("finished", "diverged", "unknown")  # runs that starting again does not continue
 LONGEST_NAME = 255  # bytes that file systems allow
 LOCK_WAIT = 2.0  # seconds to wait for a dying process to let go of its folder
@@ -81,14 +81,14 @@ class RunFolder:
         self.board: Board | None = None  # where rows of the curve are shown too
 
     def status(self) -> str | None:
-        """The status last written; None where there is no run."""
+        """Return the status last written; None where there is no run."""
         return read_status(self.path) or ("unknown" if self.has_curve() else None)
 
     def has_curve(self) -> bool:
         return find_file(self.path, "curve.csv").exists()
 
     def check(self, overwrite: bool) -> None:
-        """Refuse to replace a run that has ended, unless told to, and to write where we may not."""
+        """Refuse to replace a run that has ended, unless `overwrite`, and read-only folders."""
         existing = next(path for path in (self.path, *self.path.parents) if path.exists())
         if not existing.is_dir() or not os.access(existing, os.W_OK):
             raise UsageError(f"`results_dir`: cannot write to {existing}; choose another")
@@ -105,7 +105,7 @@ class RunFolder:
 
     @contextmanager
     def running(self, replaces: bool) -> Iterator[None]:
-        """Keep the status right while the run goes on and after it ends, in whatever way.
+        """Keep the status right while the run lasts and after it ends, in whatever way.
 
         One that `replaces` the run in the folder puts it back if it fails before it has made a
         checkpoint or ended.
@@ -125,8 +125,8 @@ class RunFolder:
             raise
         except OSError as error:
             raise Failed(
-                f"{error.filename or self.path}: {error.strerror}; mend that and start the same "
-                "command again to go on from the last checkpoint"
+                f"{error.filename or self.path}: {error.strerror}; fix that and start the same "
+                "command again to resume from the last checkpoint"
             ) from error
         except torch.OutOfMemoryError as error:
             raise Failed("out of GPU memory; lower `batch_size` or the `model`") from error
@@ -167,10 +167,11 @@ class RunFolder:
     def __exit__(self, *exception: object) -> None:
         if self.board:
             self.board.close()
-        self.lock.close()
+        if self.lock:
+            self.lock.close()
 
     def starts(self) -> list[dict]:
-        """The `starts` of the config.json that is there; none where it is missing or damaged."""
+        """Return the `starts` of the config.json; none where it is missing or damaged."""
         try:
             starts = json.loads((self.path / "config.json").read_text())["starts"]
         except (OSError, ValueError, KeyError, TypeError):
@@ -181,7 +182,7 @@ class RunFolder:
         self.write("config.json", (json.dumps(config, indent=2) + "\n").encode())
 
     def write_curve(self, rows: Sequence[Mapping]) -> None:
-        """Write the whole curve: of a new run, or of the one that goes on."""
+        """Write the whole curve: of a new run, or of the one that is resumed."""
         self.write_table("curve.csv", COLUMNS, rows)
         if self.board:
             self.board.restart(rows)

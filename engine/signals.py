@@ -1,4 +1,4 @@
-"""Signals of a preempting machine: finish the step, write a checkpoint, then stop or go on."""
+"""Signals of a preempting machine: finish the step, write a checkpoint, then stop or continue."""
 
 from __future__ import annotations
 

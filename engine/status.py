@@ -2,7 +2,7 @@
 
 The lock is the kernel's (flock on `run.lock`) and ends with the process, so that `running` under
 a free lock means a run that was killed: `interrupted`. Whoever looks first puts that on disk, where
-they may write there; others are told what they would have read.
+they may write there; others are given what they would have read.
 
 A run that replaces an earlier one moves that one's files aside, and the folder goes through these
 states, each reached by one rename, so that a kill at any moment leaves one of them:
@@ -32,7 +32,7 @@ def read_status(folder: Path) -> str | None:
     """Return the status of the run in a folder; None if there is none, `unknown` if unreadable.
 
     What a killed process left is put right first, where that is allowed. Where nobody can tell
-    whether the run goes on, for want of a lock or of flock, `running` stays what is read.
+    whether the run still lasts, for want of a lock or of flock, `running` stays what is read.
     """
     status = read_word(folder / "status")
     if status != "running" and not is_unsettled(folder):
@@ -156,7 +156,7 @@ def is_unsettled(folder: Path) -> bool:
 
 
 def has_taken_over(folder: Path) -> bool:
-    """Whether the run in a folder may replace the one that was set aside."""
+    """Return whether the run in a folder may replace the one that was set aside."""
     ended = read_word(folder / "status") in ("finished", "diverged")
     return ended or (folder / CHECKPOINT).exists()
 

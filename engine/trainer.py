@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -117,13 +117,13 @@ class Trainer:
         self.clock.restart()
 
     def warm_up(self) -> float:
-        """Compile the network; the seconds that took. No state changes."""
+        """Compile the network and return the seconds that took; no state changes."""
         image = self.evaluator.images.between(0, 1)
         images, candidates = (
-            self.evaluator.normalise(image.expand(count, -1, -1, -1)) if count else None
-            for count in (self.task.batch_size, self.method.num_candidates)
+            self.evaluator.normalise(image.expand(count, -1, -1, -1))
+            for count in (self.task.batch_size, self.method.num_candidates or 1)
         )
-        return self.network.warm_up(images, candidates)
+        return self.network.warm_up(images, candidates if self.method.num_candidates else None)
 
     def draw(self) -> Tensor:
         """Return the next block of indices [k, b] to draw, in a uniform start that of plain SGD.
@@ -149,7 +149,7 @@ class Trainer:
     def seed_step(self) -> None:
         """Seed what a forward pass draws, such as dropout's masks, by seed, step and process alone.
 
-        A run can go on from any step, in any number of processes, and no two of these drop the
+        A run can resume at any step, in any number of processes, and no two of these drop the
         same.
         """
         seed_torch([self.loader.seed, DROPOUT, self.step, self.world.rank], self.device)
@@ -221,6 +221,7 @@ class Trainer:
 
     def per_class(self) -> list[dict[str, str | int | float | None]]:
         """Return the last evaluation as rows of per_class.csv."""
+        assert self.evaluation is not None, "a run ends with an evaluation"
         return self.evaluator.per_class(self.evaluation)
 
     def state_dict(self) -> dict:
@@ -228,8 +229,8 @@ class Trainer:
         state = {name: getattr(self, name).state_dict() for name in self.PARTS}
         return state | {name: getattr(self, name) for name in self.COUNTERS}
 
-    def load_state_dict(self, state: dict) -> None:
-        """Go on from a `state_dict` made on the same kind of device: generators differ by kind."""
+    def load_state_dict(self, state: Mapping) -> None:
+        """Resume from a `state_dict` made on the same kind of device: generators differ by kind."""
         for name in self.PARTS:
             getattr(self, name).load_state_dict(state[name])
         for name in self.COUNTERS:

@@ -86,6 +86,7 @@ class Method(nn.Module):
     options are taken by `**options` and passed on.
     """
 
+    plain: Method  # plain SGD for a uniform start, see `Selecting`
     importance = False  # whether images are favoured by what the network makes of them
     num_candidates = 0  # images that `choose` has scored at once; none here
     uniform_steps = 0  # first steps of the run that are plain SGD's, see `Selecting`

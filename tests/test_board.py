@@ -58,7 +58,7 @@ def test_scalars_are_the_curve_also_after_a_run_went_on(
         assert not list(FOLDER.glob("events*"))
     outcome = train_here("--tensorboard", *SHORT)
     assert outcome.returncode == 0
-    assert "going on after step" in outcome.stderr
+    assert "resuming after step" in outcome.stderr
     assert_same_numbers(FOLDER)
 
 

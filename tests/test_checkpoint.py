@@ -82,7 +82,7 @@ def test_the_previous_one_stands_in_for_a_bad_one(fault: str, folder: RunFolder)
     assert len(notes) == 1
     assert words in notes[0]
     assert str(path) in notes[0]
-    assert f"going on from {checkpoint.PREVIOUS}" in notes[0]
+    assert f"resuming from {checkpoint.PREVIOUS}" in notes[0]
 
 
 @pytest.mark.parametrize("fault", FAULTS)

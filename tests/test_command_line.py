@@ -1312,7 +1312,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(tmp_path: Path) -
 
     again = run_command(*words, "--results-dir", stopped.parent)
     assert again.returncode == 0, again.stderr
-    assert "going on after step" in again.stderr
+    assert "resuming after step" in again.stderr
     assert uninterrupted.result().returncode == 0, uninterrupted.result().stderr
     pd.testing.assert_frame_equal(
         without_seconds(read_curve(stopped)),

@@ -601,7 +601,7 @@ def test_a_run_goes_on_with_the_same_corruption(
         assert_refused(outcome, f"{flag} was {was}, is {value}")
     outcome = train_here(*words, "stopped")
     assert outcome.returncode == 0
-    assert re.search(r"going on after step \d+$", outcome.stderr)
+    assert re.search(r"resuming after step \d+$", outcome.stderr)
     pd.testing.assert_frame_equal(
         without_seconds(read_curve(stopped)),
         without_seconds(read_curve(straight)),

@@ -147,7 +147,7 @@ def test_a_process_that_dies_ends_the_run(victim: int, launch: Callable, tmp_pat
     wait_until(lambda: read_status(tmp_path / "run") == "running")
     alone.send_signal(signal.SIGTERM)
     errors = alone.communicate(timeout=60)[1]
-    assert re.search(r"going on after step [1-9]\d*0\n", errors)
+    assert re.search(r"resuming after step [1-9]\d*0\n", errors)
     assert "stopped by SIGTERM after step" in errors
 
 
@@ -167,7 +167,7 @@ def test_a_signal_stops_all_processes_after_the_same_step(launch: Callable, tmp_
     wait_until(lambda: read_status(tmp_path / "run") == "running")
     subprocess.run(["kill", "-INT", str(children(again)[0])], check=True)
     errors = again.communicate(timeout=60)[1]
-    assert "going on after step" in errors
+    assert "resuming after step" in errors
     assert read_status(tmp_path / "run") == "interrupted"
 
 

@@ -108,7 +108,7 @@ def test_a_stop_leaves_a_checkpoint_and_says_how_to_go_on(
     again = start(*arguments, "--experiment-name", "run")
     wait_until(lambda: read_status(tmp_path / "run") == "running")
     again.send_signal(signal.SIGTERM)
-    assert f"going on after step {step}" in end(again)[1]
+    assert f"resuming after step {step}" in end(again)[1]
 
 
 def test_a_second_interrupt_stops_at_once(start: Callable, tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_other_settings_are_named_and_nothing_is_lost(start: Callable, tmp_path:
     afresh = start(*SHORT, *common, "--lr", "0.05", "--no-resume", "--overwrite")
     returned, errors = end(afresh)
     assert returned == 0
-    assert "going on" not in errors
+    assert "resuming" not in errors
 
 
 @pytest.fixture

@@ -679,6 +679,6 @@ def test_the_previous_checkpoint_stands_in_for_a_wrong_one(
     assert outcome.returncode == 0, outcome.stderr
     notes = outcome.stderr.splitlines()
     assert "results/stopped/checkpoint.pt: " in notes[0]
-    assert "going on from checkpoint.previous.pt" in notes[0]
-    assert "going on after step 15" in notes[1]
+    assert "resuming from checkpoint.previous.pt" in notes[0]
+    assert "resuming after step 15" in notes[1]
     assert not Path("harm").exists()

@@ -686,7 +686,7 @@ def test_a_sweep_that_is_stopped_and_killed_goes_on(start: Callable, tmp_path: P
     for folder, starts in zip(folders, (3, 3, 1)):
         log = (folder / "log.txt").read_text()
         assert log.count("--- train.py ") == starts
-        assert log.count("going on after step") == starts - 1
+        assert log.count("resuming after step") == starts - 1
         assert log.count("accuracy after the last epoch") == 1
 
 

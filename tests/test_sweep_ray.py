@@ -118,7 +118,7 @@ def test_a_sweep_survives_the_loss_of_a_node_and_being_stopped(cluster, tmp_path
     logs = [(folder / "log.txt").read_text() for folder in folders]
     assert [log.count("accuracy after the last epoch") for log in logs] == [1] * 4
     assert [log.count("epoch 40/40") for log in logs] == [1] * 4
-    assert sum("going on after step" in log for log in logs) >= 1
+    assert sum("resuming after step" in log for log in logs) >= 1
 
 
 def test_nodes_get_all_of_the_code() -> None:
