@@ -93,16 +93,25 @@ def lasting_output() -> Iterator[Output]:
 speaks_flags = False  # whether a command line is at work, whose user knows settings as flags
 
 
+@contextmanager
+def speaking_flags() -> Iterator[None]:
+    """Let `say` spell settings as flags."""
+    global speaks_flags
+    before, speaks_flags = speaks_flags, True
+    try:
+        yield
+    finally:
+        speaks_flags = before
+
+
 def exit_status_of(program: str, work: Callable[[], int]) -> int:
     """Do a program's work; an error is told in one line, and the exit status is its own.
 
     Paths that are wrong give 2; while a run goes on, its folder turns them into `Failed`, 1.
     """
-    global speaks_flags
-    speaks_flags = True
     with suppress(AttributeError):  # where it is none, or not a stream of text
         sys.stdout.reconfigure(errors="backslashreplace")  # for names that it cannot encode
-    with lasting_output() as output:
+    with lasting_output() as output, speaking_flags():
         try:
             check_platform()
             status, message = work(), ""

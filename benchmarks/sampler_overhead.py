@@ -19,7 +19,7 @@ from budgetbench.hardness_weighted import CLIP, FLOOR
 from engine.flags import HelpFormatter
 from engine.machine import find_device
 from engine.values import number
-from errors import UsageError
+from errors import UsageError, as_flags
 
 from .ours import machine
 
@@ -142,7 +142,7 @@ def parse() -> argparse.Namespace:
     try:
         arguments.device = find_device(arguments.device)
     except UsageError as error:
-        parser.error(str(error))
+        parser.error(as_flags(str(error)))
     return arguments
 
 

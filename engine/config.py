@@ -384,6 +384,7 @@ class RunConfig:
         recorded = config.record_epochs not in (None, RECORD_EPOCHS)
         if recorded and "el2n" not in (config.record or ()):
             notes.append("`record_epochs` has no effect without `record` el2n")
+            config.record_epochs = RECORD_EPOCHS
         config.record_epochs = config.record_epochs or RECORD_EPOCHS
         if config.experiment_name is None:
             config.experiment_name = default_name(config)

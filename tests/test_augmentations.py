@@ -591,7 +591,7 @@ def test_every_augmentation_takes_any_size_by_default(name):
 
 def test_cutout_refuses_a_square_larger_than_the_image():
     Cutout(cutout_size=9).check(9, 12)
-    with pytest.raises(ValueError, match=r"--cutout-size 10.*9x12 pixels; give at most 9"):
+    with pytest.raises(ValueError, match=r"`cutout_size` 10.*9x12 pixels; give at most 9"):
         Cutout(cutout_size=10).check(9, 12)
 
 

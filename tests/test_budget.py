@@ -72,7 +72,7 @@ def test_steps_per_epoch(budget, num_images, batch_size, expected):
     ],
 )
 def test_too_small_a_budget_names_one_that_works(budget, num_images, batch_size):
-    with pytest.raises(UsageError, match=f"--budget {budget}: ") as caught:
+    with pytest.raises(UsageError, match=f"`budget` {budget}: ") as caught:
         steps_per_epoch(budget, num_images, batch_size)
     named = re.search(r"the smallest budget that works is (\S+)$", str(caught.value))
     assert named, "no budget is named"
@@ -88,7 +88,7 @@ def test_too_small_a_budget_names_one_that_works(budget, num_images, batch_size)
 @pytest.mark.parametrize("budget", [0.5, 1.0])
 def test_too_large_a_batch_names_one_that_works(budget):
     """No budget would help, so none is named; the batch size named works with the one given."""
-    with pytest.raises(UsageError, match="--batch-size 101: ") as caught:
+    with pytest.raises(UsageError, match="`batch_size` 101: ") as caught:
         steps_per_epoch(budget, 100, 101)
     assert "budget" not in str(caught.value)
     largest = int(re.search(r"give at most (\d+)$", str(caught.value))[1])

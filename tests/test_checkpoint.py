@@ -91,7 +91,7 @@ def test_none_good_is_one_clear_line(fault: str, folder: RunFolder) -> None:
     for name in (checkpoint.CURRENT, checkpoint.PREVIOUS):
         path = folder.path / name
         path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(UsageError, match="--no-resume --overwrite") as caught:
+    with pytest.raises(UsageError, match="`resume=False` `overwrite`") as caught:
         checkpoint.load(folder, SETTINGS, dict)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -141,7 +141,7 @@ def test_a_subset_is_taken_before_all_else(tmp_path: Path) -> None:
 
 
 def test_more_images_than_there_are_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"--train-images 31: the training set has 30 images"):
+    with pytest.raises(UsageError, match=r"`train_images` 31: the training set has 30 images"):
         class_balanced_subset(tagged([15, 15]), 31, seed=1)
 
 
@@ -223,25 +223,27 @@ def test_every_image_of_a_class_is_as_likely_to_be_kept() -> None:
 )
 def test_the_largest_ratio_named_works_and_more_does_not(counts: list[int]) -> None:
     dataset = tagged(counts)
-    with pytest.raises(UsageError, match=r"^--imbalance 10000: .* at most [\d.]+$") as caught:
+    with pytest.raises(UsageError, match=r"^`imbalance` 10000: .* at most [\d.]+$") as caught:
         long_tailed(dataset, 10_000, seed=1)
     assert f"no image would be left of class kind {len(counts) - 1}" in str(caught.value)
     largest = float(str(caught.value).rpartition(" ")[2])
     assert sizes_of(long_tailed(dataset, largest, seed=1))[-1] == 1
-    with pytest.raises(UsageError, match=f"--imbalance .* at most {largest}"):
+    with pytest.raises(UsageError, match=f"`imbalance` .* at most {largest}"):
         long_tailed(dataset, largest + 0.011, seed=1)
 
 
 def test_a_class_without_images_has_no_long_tail() -> None:
-    with pytest.raises(UsageError, match="--imbalance 10: class kind 1 has no training images"):
+    with pytest.raises(UsageError, match="`imbalance` 10: class kind 1 has no training images"):
         long_tailed(tagged([5, 0, 5]), 10, seed=1)
 
 
 @pytest.mark.parametrize(
-    "corrupt, flag", [(long_tailed, "--imbalance"), (with_label_noise, "--label-noise")]
+    "corrupt, setting", [(long_tailed, "imbalance"), (with_label_noise, "label_noise")]
 )
-def test_one_class_alone_is_refused(corrupt: Callable[..., Dataset], flag: str) -> None:
-    with pytest.raises(UsageError, match=f"{flag} 0.5: the data set has one class only; leave"):
+def test_one_class_alone_is_refused(corrupt: Callable[..., Dataset], setting: str) -> None:
+    with pytest.raises(
+        UsageError, match=f"`{setting}` 0.5: the data set has one class only; leave"
+    ):
         corrupt(tagged([5]), 0.5, seed=1)
 
 

@@ -411,7 +411,7 @@ def test_holding_out_keeps_the_facts() -> None:
 @pytest.mark.parametrize("count", [0, -1, 30, 31])
 def test_holding_out_everything_or_nothing_is_refused(count: int) -> None:
     dataset = tagged(np.arange(30) % 3)
-    with pytest.raises(UsageError, match=f"--validation {count}: .* 30 images; .* 3$"):
+    with pytest.raises(UsageError, match=f"`validation` {count}: .* 30 images; .* 3$"):
         hold_out(dataset, count, seed=1)
 
 

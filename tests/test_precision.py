@@ -262,7 +262,7 @@ def test_a_loss_that_is_infinite_at_scale_1_is_a_divergence() -> None:
     trainer = with_scale(16.0)
     with torch.no_grad():
         trainer.model.classifier.weight.fill_(torch.inf)
-    with pytest.raises(Diverged, match=r"step 1, in float16 even without scaling; .*--amp bf16"):
+    with pytest.raises(Diverged, match=r"step 1, in float16 even without scaling; .*`amp` bf16"):
         make_steps(trainer, 1)
     assert trainer.scaler.get_scale() == 0.5
 

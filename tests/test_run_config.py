@@ -91,7 +91,7 @@ def test_resolving_twice_changes_nothing() -> None:
         assert config.resolved() == (config, [])
     noted, notes = RunConfig(milestones=[1], gamma=0.5, record_epochs=3).resolved()
     assert len(notes) == 3
-    assert noted.resolved()[0] == noted
+    assert noted.resolved() == (noted, [])
 
 
 def test_a_setting_may_be_a_path() -> None:

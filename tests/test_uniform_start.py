@@ -176,7 +176,7 @@ def test_more_uniform_epochs_than_the_run_has_are_refused() -> None:
     with pytest.raises(OptionError, match="6 epochs; give at most that many"):
         METHODS["dro"](task, uniform_epochs=7)
     settings, _ = parse(["--method", "dro", "--uniform-epochs", "7"])
-    with pytest.raises(UsageError, match="--uniform-epochs 7: the run ends after 6 epochs"):
+    with pytest.raises(UsageError, match="`uniform_epochs` 7: the run ends after 6 epochs"):
         create_method(settings, task)
 
 

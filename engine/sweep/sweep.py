@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from errors import Interrupted, UsageError, say
+from errors import Interrupted, UsageError, as_flags, say
 
 from ..signals import Signals
 from .checks import check_runs
@@ -29,7 +29,7 @@ def sweep(options: argparse.Namespace, flags: Mapping[str, Sequence[str]]) -> in
     try:
         return sweep_grids(options, flags)
     except UsageError as error:
-        flag = re.match(r"--[\w-]+", str(error))
+        flag = re.match(r"--[\w-]+", as_flags(str(error)))
         if options.grid and flag and flag[0] in flags_of_file(options.grid) - flags.keys():
             raise UsageError(f"--grid {options.grid}: {error}") from error
         raise
