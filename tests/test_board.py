@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from conftest import Completed
 
-from engine import driver as run
+from engine.log import RunLog
 from engine.run_folder import COLUMNS
 
 pytest.importorskip("tensorboard")
@@ -45,12 +45,12 @@ def test_scalars_are_the_curve_also_after_a_run_went_on(
 ):
     """It goes on whether or not the first part had the flag, as no part of the run's identity."""
 
-    def stop_after_two(row: dict, *_: object) -> None:
+    def stop_after_two(log: RunLog, row: dict) -> None:
         if row["epoch"] == 2:
             raise KeyboardInterrupt  # its row is written, its checkpoint is not
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "report", stop_after_two)
+        patch.setattr(RunLog, "report", stop_after_two)
         assert train_here(*flags, *SHORT).returncode == 130
     if seen:
         assert read_scalars(FOLDER)["epoch"].tolist() == seen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -76,3 +77,30 @@ def test_no_folders_import_each_other_in_a_circle() -> None:
 def test_the_mains_are_thin() -> None:
     for name in ("train.py", "sweep.py"):
         assert len((ROOT / name).read_text().splitlines()) <= 40
+
+
+def texts_of(path: Path) -> list[str]:
+    """Return the texts in a file, those within f-strings included."""
+    nodes = ast.walk(ast.parse(path.read_text()))
+    return [
+        node.value
+        for node in nodes
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+
+
+#: What builds or reads command lines, and texts that quote one.
+COMMAND_LINES = {"engine/flags.py", "engine/published.py", "engine/scores.py", "engine/identity.py"}
+QUOTED = ("python -m ", "torchrun ")
+
+
+@pytest.mark.parametrize("folder", ["methods", "augmentations", "data", "engine"])
+def test_under_the_mains_nothing_speaks_of_flags(folder: str) -> None:
+    """Messages name settings; the mains show these as flags."""
+    flags = re.compile(r"(?<![\w-])--[a-z]")
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        name = str(path.relative_to(ROOT))
+        if name in COMMAND_LINES or name.startswith("engine/sweep/"):
+            continue
+        for text in texts_of(path):
+            assert any(word in text for word in QUOTED) or not flags.search(text), (name, text)
