@@ -1,6 +1,6 @@
 """The configuration of a run: every setting with its default, unit and source, said once.
 
-Flags, `--help`, config.json, a run's identity and a sweep's checks are made from these fields.
+Flags, their help, config.json, a run's identity and a sweep's checks are made from these fields.
 Texts name a setting in backticks; a command line shows its flag instead.
 """
 
