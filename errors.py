@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
-from typing import TextIO
+from typing import Any, TextIO
 
 #: Of system calls that fail because of the path that was given: the user has to change that.
 WRONG_PATH = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR}
@@ -110,7 +110,8 @@ def exit_status_of(program: str, work: Callable[[], int]) -> int:
     Paths that are wrong give 2; while a run goes on, its folder turns them into `Failed`, 1.
     """
     with suppress(AttributeError):  # where it is none, or not a stream of text
-        sys.stdout.reconfigure(errors="backslashreplace")  # for names that it cannot encode
+        stream: Any = sys.stdout
+        stream.reconfigure(errors="backslashreplace")  # for names that it cannot encode
     with lasting_output() as output, speaking_flags():
         try:
             check_platform()

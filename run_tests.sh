@@ -5,4 +5,5 @@ cd "$(dirname "$0")"
 source ./setup.sh requirements-dev.txt
 ruff check .
 ruff format --check .
+mypy
 exec python -m pytest -q --numprocesses 2 --dist worksteal "$@"

@@ -103,8 +103,8 @@ def load(folder: Path) -> Arrays | None:
 
 
 def checksum(path: Path) -> int:
-    """Of a whole file, header and all."""
-    return zlib.crc32(np.memmap(path, dtype=np.uint8, mode="r"))
+    """Return the CRC-32 of a whole file, header and all."""
+    return zlib.crc32(np.memmap(path, dtype=np.uint8, mode="r").data)
 
 
 @contextlib.contextmanager

@@ -6,12 +6,12 @@ import pickle
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .cache import Arrays, cached
-from .dataset import Dataset
+from .dataset import Dataset, parts_of
 from .downloads import check_images, check_labels, download, fetch, unreadable
 
 
@@ -67,7 +67,7 @@ def load(root: Path, name: str, files: Files, mean, std) -> Dataset:
     classes = tuple(map(str, names))
 
     def decode() -> Arrays:
-        arrays = {}
+        arrays: Arrays = {}
         for part, batches in parts.items():
             read = [read_batch(root / batch, files.labels, len(classes)) for batch in batches]
             images, targets = zip(*read)
@@ -76,7 +76,7 @@ def load(root: Path, name: str, files: Files, mean, std) -> Dataset:
         return arrays
 
     arrays, sha256 = cached(root, name, paths, decode)
-    return Dataset(**arrays, classes=classes, mean=mean, std=std, sha256=sha256)
+    return Dataset(**parts_of(arrays), classes=classes, mean=mean, std=std, sha256=sha256)
 
 
 def read_batch(path: Path, labels: str, classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -90,18 +90,19 @@ def read_batch(path: Path, labels: str, classes: int) -> tuple[np.ndarray, np.nd
 
 
 def latin1(text: str, encoding: str) -> bytes:
-    """How Python 3 writes bytes in the pickles of Python 2: as text, to be encoded."""
+    """Encode text, as which Python 3 writes bytes in the pickles of Python 2."""
     return text.encode("latin1")
 
 
+_core: Any = np._core  # type: ignore[attr-defined]  # NumPy's own pickles name its parts
 #: All that a pickle may call: what makes arrays, numbers of NumPy's and bytes.
 CALLS = {
     "_codecs.encode": latin1,
     "numpy.dtype": np.dtype,
     "numpy.ndarray": np.ndarray,
-    "numpy._core.multiarray._reconstruct": np._core.multiarray._reconstruct,
-    "numpy._core.multiarray.scalar": np._core.multiarray.scalar,
-    "numpy._core.numeric._frombuffer": np._core.numeric._frombuffer,
+    "numpy._core.multiarray._reconstruct": _core.multiarray._reconstruct,
+    "numpy._core.multiarray.scalar": _core.multiarray.scalar,
+    "numpy._core.numeric._frombuffer": _core.numeric._frombuffer,
 }
 
 

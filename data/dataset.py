@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -32,13 +33,19 @@ class Dataset:
     sha256: str | None = None  # of all images and labels as loaded, before any choice among them
 
 
+def parts_of(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Return images and labels of both parts by the names that `Dataset` gives them."""
+    names = ("train_images", "train_labels", "test_images", "test_labels")
+    return {name: arrays[name] for name in names}
+
+
 def content_digest(arrays: Mapping[str, np.ndarray]) -> str:
     """SHA-256, in hexadecimal, of arrays of any shape, their names, types and shapes."""
     digest = hashlib.sha256()
     for name, array in sorted(arrays.items()):
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         for start in range(0, len(array), PART):
-            digest.update(np.ascontiguousarray(array[start : start + PART]))
+            digest.update(np.ascontiguousarray(array[start : start + PART]).data)
     return digest.hexdigest()
 
 

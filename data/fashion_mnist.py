@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from .cache import Arrays, cached
-from .dataset import Dataset
+from .dataset import Dataset, parts_of
 from .downloads import check_images, check_labels, download, fetch, unreadable
 
 RAW = "FashionMNIST/raw/"
@@ -33,7 +33,7 @@ def load(root: Path, **_) -> Dataset:
     paths = fetch(root, "fashion-mnist", files, partial(download, "FashionMNIST", root))
 
     def decode() -> Arrays:
-        arrays = {}
+        arrays: Arrays = {}
         for part, (file, labelled) in (("train", paths[:2]), ("test", paths[2:])):
             images = check_images(file, "Fashion-MNIST", read(file)[:, None], (1, 28, 28))
             labels = check_labels(labelled, "Fashion-MNIST", read(labelled), len(images), 10)
@@ -42,7 +42,7 @@ def load(root: Path, **_) -> Dataset:
 
     arrays, sha256 = cached(root, "fashion-mnist", paths, decode)
     return Dataset(
-        **arrays,
+        **parts_of(arrays),
         classes=CLASSES,
         mean=(0.2860,),
         std=(0.3530,),

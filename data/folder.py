@@ -39,12 +39,13 @@ def load(root: Path, *, image_size: int | None, **_) -> Dataset:
         lambda: {"images": decode_images(files, root, image_size)},
     )
     train_images, test_images = np.split(arrays["images"], [len(parts["train"][0])])
-    labels = dict(train_labels=parts["train"][1], test_labels=parts[evaluated][1])
+    labels = {"train_labels": parts["train"][1], "test_labels": parts[evaluated][1]}
     mean, std = channel_statistics(train_images)
     return Dataset(
         train_images=train_images,
         test_images=test_images,
-        **labels,
+        train_labels=labels["train_labels"],
+        test_labels=labels["test_labels"],
         classes=tuple(classes),
         mean=mean,
         std=std,

@@ -84,8 +84,8 @@ def header(path: Path) -> tuple[tuple[int, int], str]:
 
 def decode_image(path: Path, mode: str, side: int | None) -> np.ndarray:
     try:
-        with Image.open(path) as image:
-            image = image.convert(mode)
+        with Image.open(path) as file:
+            image = file.convert(mode)
     except Exception as error:  # Pillow raises many kinds on damaged files
         raise not_an_image(path) from error
     if side is not None and image.size != (side, side):

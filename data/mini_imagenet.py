@@ -44,11 +44,11 @@ def load(root: Path, *, data_seed: int, **_) -> Dataset:
 
     order = np.random.default_rng(data_seed).permutation(len(labels))
     train, test = np.split(order, [len(order) * 5 // 6])
-    rows = Rows.of(arrays["images"])
+    images = Rows.of(arrays["images"])
     return Dataset(
-        train_images=rows[train],
+        train_images=images[train],
         train_labels=labels[train],
-        test_images=rows[test],
+        test_images=images[test],
         test_labels=labels[test],
         classes=tuple(map(str, classes)),
         mean=(0.4728, 0.4487, 0.4031),

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from .cache import Arrays, cached
-from .dataset import Dataset
+from .dataset import Dataset, parts_of
 from .downloads import check_images, check_labels, download, fetch, unreadable
 
 
@@ -21,14 +21,14 @@ def load(root: Path, **_) -> Dataset:
     paths = fetch(root, "svhn", list(parts.values()), get)
 
     def decode() -> Arrays:
-        arrays = {}
+        arrays: Arrays = {}
         for part, path in zip(parts, paths):
             arrays[f"{part}_images"], arrays[f"{part}_labels"] = read(path)
         return arrays
 
     arrays, sha256 = cached(root, "svhn", paths, decode)
     return Dataset(
-        **arrays,
+        **parts_of(arrays),
         classes=tuple("0123456789"),
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),

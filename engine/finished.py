@@ -27,7 +27,7 @@ from .status import find_file
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What `train.py` left in a folder. Each part is read when it is first needed."""
+    """Settings, data and network of a finished run. Each is read when it is first needed."""
 
     stored: StoredRun
     settings: RunConfig
@@ -50,7 +50,7 @@ class FinishedRun:
             status = stored.status() if stored else None
         except BadRun as error:
             raise UsageError(f"{error}; restore that file or move it away") from None
-        if status != "finished":
+        if stored is None or status != "finished":
             what = f"holds a run that is {status}" if status else "holds no run"
             raise UsageError(f"{folder}: {what}; give the folder of a finished one")
         try:
@@ -118,7 +118,7 @@ class FinishedRun:
 
     @cached_property
     def parts(self) -> Parts:
-        """In which the network forwards images."""
+        """Parts in which the network forwards images."""
         return Parts(self.device)
 
     @cached_property
@@ -148,7 +148,7 @@ class FinishedRun:
 
     @cached_property
     def outputs(self) -> tuple[Tensor, Tensor]:
-        """What `forward` gives for the training images."""
+        """Outputs of `forward` for the training images."""
         return self.forward(self.dataset.train_images)
 
     @torch.no_grad()

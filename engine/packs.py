@@ -176,8 +176,8 @@ class Pack:
         return Table([columns[i] for i in kept], [[row[i] for i in kept] for row in rows])
 
     def record(self, name: str) -> Record:
-        tables = {file: self.table(file, name) for file in TABLES}
-        tables = {file: table for file, table in tables.items() if table is not None}
+        read = {file: self.table(file, name) for file in TABLES}
+        tables = {file: table for file, table in read.items() if table is not None}
         return Record(self.status(name), self.content(name), tables)
 
     def records(self, without: Container[str]) -> dict[str, Record]:
@@ -226,7 +226,7 @@ def pack_files(records: Mapping[str, Record]) -> dict[str, bytes]:
     """Return the files of a pack of some runs, by name; the runs are given by their folders."""
     configs = {name: flattened(record.content, ()) for name, record in records.items()}
     facts = {name: facts_of(record) for name, record in records.items()}
-    columns = [merged_order(cells.values()) for cells in (configs, facts)]
+    columns = [merged_order(list(each) for each in cells.values()) for cells in (configs, facts)]
     rows = [
         [cell_of_text(name), record.status]
         + [cells[name].get(c, "") for cells, own in zip((configs, facts), columns) for c in own]
@@ -235,13 +235,13 @@ def pack_files(records: Mapping[str, Record]) -> dict[str, bytes]:
     files = {RUNS: format_table(Table([*FIRST, *chain(*columns)], rows))}
     for file, packed in TABLES.items():
         tables = {n: record.tables[file] for n, record in records.items() if file in record.tables}
-        columns = merged_order(table.columns for table in tables.values())
+        own = merged_order(table.columns for table in tables.values())
         rows = [
-            [cell_of_text(name), *(row.get(column, "") for column in columns)]
+            [cell_of_text(name), *(row.get(column, "") for column in own)]
             for name, table in tables.items()
             for row in table.records()
         ]
-        files[packed] = format_table(Table(["folder", *columns], rows))
+        files[packed] = format_table(Table(["folder", *own], rows))
     return files
 
 
@@ -308,7 +308,7 @@ def merged_order(orders: Iterable[Sequence[str]]) -> list[str]:
 
 def flattened(content: Mapping, path: tuple[str, ...]) -> dict[str, str]:
     """Return the cells of config.json by column."""
-    cells = {}
+    cells: dict[str, str] = {}
     for key, value in content.items():
         keys = (*path, key)
         if isinstance(value, dict) and value:

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .config_file import BadRun, Config, check_content, read_config, read_content
 from .packs import RUNS, TABLES, NotAPack, Pack, Record, Table, format_table, open_pack, parse_table
@@ -42,16 +42,20 @@ class StoredRun:
     """
 
     removal = "its folder"  # what to remove to be rid of the run
-    deletion = "the folder"
 
     def __init__(self, folder: Path):
         self.folder = folder
+
+    @property
+    def deletion(self) -> str:
+        """What to delete to make the run again, in words."""
+        return "the folder"
 
     def status(self) -> str | None:
         """Return the status last written; None if there is none, `unknown` if unreadable."""
         return read_status(self.folder)
 
-    def content(self) -> object:
+    def content(self) -> Any:
         """Return what config.json says, unchecked."""
         return read_content(find_file(self.folder, "config.json"))
 

@@ -7,6 +7,7 @@ import sys
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,7 +61,7 @@ def build_parser() -> Parser:
 
 
 def make_file(runs: Sequence[FinishedRun], scores: Sequence[str]) -> tuple[ScoreFile, list[str]]:
-    """The mean scores of some runs; and for each score a line that says what it is of.
+    """Return the mean scores of some runs; and for each score a line that says what it is of.
 
     Raises:
         UsageError: for scores that a run cannot give, and runs that do not number the same images.
@@ -90,24 +91,24 @@ def make_file(runs: Sequence[FinishedRun], scores: Sequence[str]) -> tuple[Score
 
 
 def source_of(run: FinishedRun, scores: Sequence[str]) -> dict:
-    """What a file says of a run that it comes from."""
+    """Return what a file says of a run that it comes from."""
     settings = consequential(vars(run.settings)) | {"record_epochs": run.settings.record_epochs}
     ways = {score: way_of(run, score) for score in scores}
     return dict(run=str(run.folder), settings=settings, ways=ways, cost=cost_of(run, scores))
 
 
 def cost_of(run: FinishedRun, scores: Sequence[str]) -> int | None:
-    """What a run and its scores cost, in forward passes of one image; None if it does not say."""
+    """Return the cost of a run and its scores, in forward passes; None if it does not say."""
     if run.cost is None:
         return None
     fresh = {score for score in scores if score not in run.recorded}
-    of_held_out = run.settings.validation if "irreducible-loss" in fresh else 0
+    of_held_out = (run.settings.validation or 0) if "irreducible-loss" in fresh else 0
     of_trained = run.num_images if fresh - {"irreducible-loss"} else 0  # one pass gives them all
     return run.cost + of_held_out + of_trained
 
 
-def images_of(run: FinishedRun, score: str) -> dict[str, str | None]:
-    """Which images a run's score is of, as a score file says it."""
+def images_of(run: FinishedRun, score: str) -> dict[str, Any]:
+    """Return which images a run's score is of, as a score file says it."""
     dataset = run.undivided if score == "irreducible-loss" else run.dataset
     return dict(
         dataset=run.settings.dataset,
@@ -117,7 +118,7 @@ def images_of(run: FinishedRun, score: str) -> dict[str, str | None]:
 
 
 def way_of(run: FinishedRun, score: str) -> str:
-    """How a run comes by a score, in words; a UsageError if it cannot."""
+    """Say how a run comes by a score; a UsageError if it cannot."""
     if score in run.recorded:
         return "recorded while training"
     if score == "forgetting":
@@ -169,7 +170,7 @@ def irreducible_losses(run: FinishedRun) -> np.ndarray:
 
 
 def mean(values: Sequence[np.ndarray]) -> np.ndarray:
-    """Of each image over the runs that have a score of it: float32 [N], NaN if none has."""
+    """Return the mean over the runs that have a score of an image: float32 [N], NaN if none has."""
     counts = sum(~np.isnan(each) for each in values)
     sums = sum(np.nan_to_num(each.astype(np.float64)) for each in values)
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan).astype(np.float32)

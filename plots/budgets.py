@@ -90,7 +90,7 @@ def explain(study: Study, with_line: bool) -> str:
 
 def plot_panel(axis: Axes, part: Study, study: Study, column: str) -> None:
     budgets, methods = study.budgets, study.methods
-    for i, (label, *look) in enumerate(methods):
+    for i, (label, method, variant) in enumerate(methods):
         runs = part.runs[part.runs["method_label"] == label]
         if runs.empty:
             continue
@@ -99,7 +99,7 @@ def plot_panel(axis: Axes, part: Study, study: Study, column: str) -> None:
         places = [budgets.index(budget) + shift for budget in found]
         means = [numbers.mean for numbers in found.values()]
         bars = [numbers.high - numbers.mean for numbers in found.values()]
-        axis.errorbar(places, means, bars, elinewidth=0.7, **line_style(*look))
+        axis.errorbar(places, means, bars, elinewidth=0.7, **line_style(method, variant))
     axis.set_xticks(range(len(budgets)), [f"{100 * budget:g}" for budget in budgets])
     axis.set_xlim(-0.5, len(budgets) - 0.5)
     # Bands, within which the methods of a budget stand side by side.

@@ -19,18 +19,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from augmentations import AUGMENTATIONS
-from engine.config import consequential, settings_with
+from engine.config import REGISTRIES, consequential, settings_with
 from engine.options import options_of
 from errors import UsageError
-from methods import METHODS, Selecting
+from methods import Selecting
 
 from .runs import Run
 
 AXES = ["method", "method_options", "augmentation", "augmentation_options", "budget"]
 #: Settings of the optimizer, which tuning may choose for each method apart.
 TUNABLE = set(settings_with("tunable"))
-REGISTRIES = {"method": METHODS, "augmentation": AUGMENTATIONS}
 LONGEST_NAME = 80  # letters of a setup's name, which begins the names of its files
 
 
@@ -197,10 +195,11 @@ def add_labels(table: pd.DataFrame, axis: str) -> tuple[pd.DataFrame, list[str]]
     Args:
         axis: method or augmentation.
     """
-    notes = []
+    notes: list[str] = []
+    registry = REGISTRIES[axis]
     for (setup, name), group in table.groupby(["setup", axis], sort=False):
         options = group[f"{axis}_options"].map(json.loads)
-        constructor = REGISTRIES[axis].get(name)
+        constructor = registry.get(name)
         declared = options_of(constructor) if constructor else {}
         labels = options.map(partial(label_of, name, declared, untold(declared, options)))
         table.loc[group.index, f"{axis}_label"] = labels

@@ -46,14 +46,14 @@ def plot_curves(study: Study) -> Figure:
 
 
 def plot_panel(axis: Axes, part: Study, study: Study, effort: str) -> None:
-    for i, (label, *look) in enumerate(study.methods):
+    for i, (label, method, variant) in enumerate(study.methods):
         curves = part.curves[part.curves["method_label"] == label].dropna(subset="test_accuracy")
         if curves.empty:
             continue
         epochs = curves.groupby("epoch")
         x = epochs[effort].mean()
         accuracy = epochs["test_accuracy"].agg(["mean", "min", "max"])
-        style = line_style(*look)
+        style = line_style(method, variant)
         # Spaced along the line, and shifted from method to method so that none hides another.
         first = int(len(x) / MARKERS * i / len(study.methods))
         style["markevery"] = (first, int(np.ceil(len(x) / MARKERS)))

@@ -64,10 +64,10 @@ def plot_panel(axis: Axes, pairs: pd.DataFrame, methods: list[tuple[str, str, in
     """Draw one cell of the grid; how many seeds stand behind each of its points."""
     counts = []
     axis.axvline(0, color="black", linewidth=0.7)
-    for row, (label, *look) in enumerate(methods):
+    for row, (label, method, variant) in enumerate(methods):
         numbers = estimate(pairs.loc[pairs["method_label"] == label, "difference"])
         if numbers.n:
-            style = line_style(*look) | {"linestyle": "none"}
+            style = line_style(method, variant) | {"linestyle": "none"}
             half = numbers.high - numbers.mean
             axis.errorbar(numbers.mean, row, xerr=half, elinewidth=0.9, **style)
             counts.append(numbers.n)

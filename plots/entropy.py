@@ -43,9 +43,9 @@ def plot_entropy(study: Study) -> Figure:
 
 
 def plot_panel(axis: Axes, part: Study) -> None:
-    for label, *look in part.methods:
+    for label, method, variant in part.methods:
         runs = part.runs[part.runs["method_label"] == label]
-        style = line_style(*look) | {"linestyle": "none", "markersize": 3.5}
+        style = line_style(method, variant) | {"linestyle": "none", "markersize": 3.5}
         axis.plot(runs["count_entropy"], runs["test_accuracy"], **style)
     for num_images in part.runs["num_images"].unique():
         axis.axvline(np.log(num_images), color="black", linestyle=":", linewidth=0.8)

@@ -50,7 +50,8 @@ def plot_panel(axis: Axes, part: Study, study: Study) -> AxesImage:
         text = f"{means[row, column]:.1f}"
         if counts.nunique() > 1:
             text += f" ({counts[labels[row], augmentations[column]]})"
-        colour = "white" if image.norm(means[row, column]) < DARK else "black"
+        shade = float(np.asarray(image.norm(means[row, column])))
+        colour = "white" if shade < DARK else "black"
         axis.text(column, row, text, color=colour, ha="center", va="center", fontsize=7)
     axis.set_xticks(range(len(augmentations)), augmentations)
     axis.set_yticks(range(len(labels)), labels)

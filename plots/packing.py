@@ -50,7 +50,8 @@ def pack(folder: Path, remove: bool) -> tuple[str, list[str]]:
         if folder in found:
             raise UsageError(f"{folder}: a run's own folder; give the one that holds it")
         there = open_pack(folder)
-        unfinished, ours = Counter(), {}
+        unfinished: Counter[str] = Counter()
+        ours: dict[str, Record] = {}
         for each in found:
             run = StoredRun(each)
             status = run.status()
@@ -99,7 +100,8 @@ def held(folder: Path) -> Iterator[None]:
 
 def remove_folders(folder: Path, packed: Mapping[str, Record]) -> tuple[int, list[str]]:
     """Remove the folders of packed runs unless more is in them; how many, and notes on others."""
-    removed, busy, more, kept = 0, 0, Counter(), 0
+    removed = busy = kept = 0
+    more: Counter[str] = Counter()
     for name, record in packed.items():
         path = folder / name
         others = {each.name for each in path.iterdir() if each.name not in PACKED or each.is_dir()}

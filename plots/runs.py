@@ -35,7 +35,8 @@ def read_runs(results: Path) -> tuple[list[Run], list[str]]:
         raise UsageError(f"{results}: no such folder; give the one that holds the runs")
     stored, faults = find_runs(results)
     notes = [f"{error}; the pack is left out" for error in faults]
-    runs, unfinished = [], Counter()
+    runs: list[Run] = []
+    unfinished: Counter[str] = Counter()
     for each in stored:
         if TUNING in each.folder.relative_to(results).parts:
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -123,7 +123,7 @@ def line_style(method: str, variant: int) -> dict:
 
 
 def new_figure(
-    rows: int, columns: int, row_height: float, **sharing: object
+    rows: int, columns: int, row_height: float, **sharing: Any
 ) -> tuple[Figure, np.ndarray]:
     """A figure of panels, as wide as a column if it has one column of them, else as a page.
 
@@ -152,7 +152,10 @@ def add_legend(figure: Figure, methods: Iterable[tuple[str, str, int]]) -> None:
     width, height = figure.get_size_inches()
     columns = max(1, min(len(methods), int((width - 0.1) / (0.5 + 0.057 * longest))))
     rows = -(-len(methods) // columns)
-    handles = [Line2D([], [], label=name, **line_style(*look)) for name, *look in methods]
+    handles = [
+        Line2D([], [], label=label, **line_style(method, variant))
+        for label, method, variant in methods
+    ]
     figure.set_size_inches(width, height + 0.15 * rows + 0.1)
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, columnspacing=1.2)
 

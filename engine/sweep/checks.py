@@ -74,6 +74,6 @@ def read_facts(text: str) -> Dataset:
     return replace(dataset, train_images=train, test_images=test)
 
 
-def make_model(name: str, classes: int, channels: int, *size: int) -> None:
+def make_model(name: str, classes: int, channels: int, height: int, width: int) -> None:
     with torch.random.fork_rng([]):
-        create_model(name, channels, classes, size)
+        create_model(name, channels, classes, (height, width))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError, TaskCancelledError
@@ -53,7 +54,8 @@ class RayCluster:
         connect(self.address)
         warn_if_too_large(self.cpus, self.gpus)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self.queue = MessageQueue.options(scheduling_strategy=here).remote()
+        actor: Any = MessageQueue  # Ray's decorator gives it more than its types say
+        self.queue = actor.options(scheduling_strategy=here).remote()
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -88,16 +90,18 @@ class RayCluster:
         results = list(of_result)
         ready = ray.wait(results, num_returns=len(results), timeout=0)[0] if results else []
         outcomes = []
-        for run in map(of_result.get, ready):
+        for result in ready:
+            run = of_result[result]
             pending = self.running.pop(run)
             try:
                 code, in_words, files = ray.get(pending.result)
                 put_in_place(pending.folder, files)
             except RayError as error:
-                code, in_words = 1, self.why(error, run)
-                if in_words is None:
+                reason = self.why(error, run)
+                if reason is None:
                     self.submit(run, pending.folder)
                     continue
+                code, in_words = 1, reason
             pending.folder.__exit__()
             outcomes.append((run, code, in_words))
         return outcomes

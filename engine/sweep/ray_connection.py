@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import socket
 import sys
@@ -30,7 +31,7 @@ def connect(address: str) -> None:
                 address or None,
                 runtime_env={"working_dir": code, "env_vars": {"SOURCE_COMMIT": commit() or ""}},
                 log_to_driver=False,
-                logging_level="error",
+                logging_level=logging.ERROR,
             )
         except (OSError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]

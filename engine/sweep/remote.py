@@ -94,7 +94,7 @@ def post(queue: ray.actor.ActorHandle, number: int, files: Files | None) -> bool
     """Send a message, if there are files; return whether to stop."""
     # In the main thread, Ray would give the task's cores to another task while this waits.
     with ThreadPoolExecutor(1) as other_thread:
-        return other_thread.submit(ray.get, queue.post.remote(number, files)).result()
+        return bool(other_thread.submit(ray.get, queue.post.remote(number, files)).result())
 
 
 def read_files(folder: Path, names: Sequence[str]) -> Files:

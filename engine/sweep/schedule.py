@@ -17,17 +17,23 @@ REFUSED = 2  # the exit status of a run that was not let start
 class Executor(Protocol):
     """Somewhere that makes runs; entered before the first and left after the last."""
 
-    running: Collection[Run]  # started, and not yet handed out by `ended`
+    @property
+    def running(self) -> Collection[Run]:
+        """Runs started, and not yet handed out by `ended`."""
+
+    def __enter__(self) -> Executor: ...
+
+    def __exit__(self, *exception: object) -> None: ...
 
     def has_room(self) -> bool: ...
 
     def start(self, run: Run) -> None: ...
 
     def ended(self) -> list[tuple[Run, int, str]]:
-        """The runs that ended since the last call, each with its exit status and that in words."""
+        """Return the runs that ended since the last call, each with exit status and that in words."""
 
     def at_once(self) -> int:
-        """How many runs are made at the same time."""
+        """Return how many runs are made at the same time."""
 
     def stop(self) -> None:
         """Let the runs under way write a checkpoint and end."""
