@@ -14,7 +14,7 @@ WRONG_PATH |= {errno.ENAMETOOLONG, errno.ELOOP}
 
 
 class RunError(Exception):
-    """A run that cannot go on. Its message is one line that names the cause and the remedy."""
+    """A run that cannot continue. Its message is one line that names the cause and the remedy."""
 
     exit_status = 1
 
@@ -36,7 +36,7 @@ class Diverged(RunError):
 
 
 class Interrupted(RunError):
-    """A run told to stop by a signal, after it has written a checkpoint."""
+    """A run stopped by a signal, after it has written a checkpoint."""
 
     def __init__(self, message: str, signal_number: int):
         super().__init__(message)
@@ -105,9 +105,9 @@ def speaking_flags() -> Iterator[None]:
 
 
 def exit_status_of(program: str, work: Callable[[], int]) -> int:
-    """Do a program's work; an error is told in one line, and the exit status is its own.
+    """Do a program's work; an error is printed in one line and gives the exit status.
 
-    Paths that are wrong give 2; while a run goes on, its folder turns them into `Failed`, 1.
+    Paths that are wrong give 2; during a run, its folder turns them into `Failed`, 1.
     """
     with suppress(AttributeError):  # where it is none, or not a stream of text
         stream: Any = sys.stdout
@@ -123,7 +123,7 @@ def exit_status_of(program: str, work: Callable[[], int]) -> int:
         except RunError as error:
             message, status = str(error), error.exit_status
         except KeyboardInterrupt:
-            message, status = "stopped; start the same command again to go on", 130
+            message, status = "stopped; start the same command again to resume", 130
         except OSError as error:
             message, status = f"{error.filename or 'input/output'}: {error.strerror}", 1
             if error.errno in WRONG_PATH:
@@ -156,7 +156,7 @@ def as_flags(text: str) -> str:
 
 
 def say(text: str) -> None:
-    """Tell the user something on standard error, in one line whatever is in it.
+    """Print a message on standard error, in one line whatever is in it.
 
     Names of files may hold line breaks, control characters and bytes that are no UTF-8; they are
     written as escapes.
@@ -167,7 +167,7 @@ def say(text: str) -> None:
 
 
 def is_first_of_machine() -> bool:
-    """Whether this process speaks for all those of its machine that `torchrun` started."""
+    """Return whether this process reports for all of its machine that `torchrun` started."""
     try:
         return not 0 < int(os.environ.get("LOCAL_RANK", 0)) < int(os.environ.get("WORLD_SIZE", 1))
     except ValueError:

@@ -126,7 +126,7 @@ bash example_scripts.sh PART [OPTION ...], where PART is one of:
                  0.3, 0.5 and 1.0, three seeds, ResNet-18, 200 epochs; GPU
 and OPTION one of sweep.py's, such as --dry-run, --jobs 4, --shard 1/8 or --ray.
 Data sets are downloaded to DATA_DIR (now: $DATA_DIR), but for mini-imagenet, which has to be
-put there. A part that was stopped goes on where it was when it is started again; one whose runs
+put there. A part that was stopped resumes where it was when it is started again; one whose runs
 are in results/ already makes none of them twice: move its folder away to make them anew.
 LIST
         ;;

@@ -8,7 +8,7 @@ from errors import exit_status_of, is_first_of_machine, say
 
 
 def main(arguments: list[str]) -> int:
-    """Make one run; the exit status is 0, or that of the error, which is told in one line."""
+    """Make one run; return the exit status, 0 or that of the error, which is one line."""
 
     def work() -> int:
         from engine.driver import run

@@ -36,7 +36,7 @@ RESUMED = "resuming after step"  # what a run that found a checkpoint says
 
 @dataclass
 class Outcome:
-    """What became of one run that was killed and started again until it ended."""
+    """Outcome of one run that was killed and started again until it ended."""
 
     kills: int
     resumes: int  # starts that went on from a checkpoint

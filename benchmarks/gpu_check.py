@@ -58,14 +58,14 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Size:
-    """How much is done."""
+    """Amount of work of a check."""
 
     model: str
     matrix: int  # rows of the square matrices whose product is timed
     steps: int  # of each method that are timed
     budget: float  # of the runs that are resumed
     epochs: int  # of the run whose accuracy counts
-    train_images: float  # the share of the training images it has
+    train_images: float  # fraction of the training images
     accuracy: float  # in percent, that it has to reach
 
 
@@ -149,7 +149,7 @@ def first_loss(trainer: Trainer, index: Tensor) -> float:
 
 
 def check_resume(options: argparse.Namespace) -> None:
-    """With --deterministic, a run that is killed and goes on ends with the bytes of one left alone.
+    """With --deterministic, a run that is killed and resumed ends with the bytes of one left alone.
 
     Of the curve (the seconds apart) and of the weights.
     """
@@ -171,7 +171,7 @@ def check_resume(options: argparse.Namespace) -> None:
             differing = differences(results / "whole", results / "killed")
         print(f"{method}, {augmentation}: differing files: {', '.join(differing) or 'none'}")
         if not resumed:
-            faults.append(f"{method}: the second start did not go on from a checkpoint")
+            faults.append(f"{method}: the second start did not resume from a checkpoint")
         if differing:
             faults.append(f"{method}: {' and '.join(differing)} differ")
     if faults:
@@ -204,7 +204,7 @@ def check_compile(options: argparse.Namespace) -> None:
 
 
 def check_methods(options: argparse.Namespace) -> None:
-    """What every method reaches: images per second, and of the card's rate of matrix products.
+    """Measure every method: images per second, and of the card's rate of matrix products.
 
     The rate is that of a large product in the precision of the run (TF32 for float32). What a
     method computes is the passes that train and those that only score.
@@ -289,7 +289,7 @@ def check_accuracy(options: argparse.Namespace) -> None:
 
 @dataclass(frozen=True)
 class Check:
-    """What is found out, how, and the seconds that it may take."""
+    """A check: its subject, its function, and the seconds that it may take."""
 
     title: str
     work: Callable[[argparse.Namespace], None]
@@ -352,7 +352,7 @@ def about(device: torch.device) -> str:
 
 
 def report_path(card: str) -> Path:
-    """Where the report on a card goes by default."""
+    """Return where the report on a card goes by default."""
     return REPORTS / (re.sub(r"[^a-z0-9]+", "-", card.lower()).strip("-") + ".txt")
 
 

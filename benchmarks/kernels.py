@@ -1,4 +1,4 @@
-"""Which kernels a training step runs, and the gaps between them, by PyTorch's profiler."""
+"""Kernels that a training step runs, and the gaps between them, by PyTorch's profiler."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def measure_kernels(words: list[str], dataset: Dataset, steps: int) -> None:
         ]
         for name, each in sorted(times.items(), key=lambda item: -sum(item[1]))[:TOP]
     ]
-    heads = ["kernel", "calls per step", "ms per step", "share"]
+    heads = ["kernel", "calls per step", "ms per step", "fraction"]
     print_table(f"kernels on {device}, SGD, under the profiler", heads, rows)
     longest, name = max(gaps, default=(0.0, "none"))
     print(
@@ -54,7 +54,7 @@ def measure_kernels(words: list[str], dataset: Dataset, steps: int) -> None:
 
 
 def occupied(spans: Sequence[tuple[float, float, str]]) -> tuple[float, list[tuple[float, str]]]:
-    """Share of the time that any span (start, end, name) covers; gaps, each after which one."""
+    """Return the fraction of the time covered by spans (start, end, name), and the gaps after them."""
     spans = sorted(spans)
     begun, (_, end, name) = spans[0][0], spans[0]
     gaps = []

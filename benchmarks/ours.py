@@ -110,7 +110,7 @@ def read_settings(words: Sequence[object]) -> argparse.Namespace:
 
 
 def make_trainer(settings: argparse.Namespace, dataset: Dataset) -> Trainer:
-    """A trainer at its start, compiled if so wished, ready for steps."""
+    """A trainer at its start, optionally compiled, ready for steps."""
     device = find_device(settings.device)
     set_up_torch(settings, device)
     trainer = build(settings, dataset, device)

@@ -113,7 +113,7 @@ class PlainSGD:
         return DataLoader(self.images, self.batch_size, sampler=sampler, num_workers=self.workers)
 
     def shuffled(self, images: torch.utils.data.Dataset) -> DataLoader:
-        """A pass over images; the last, ragged batch is dropped."""
+        """A pass over images; the last incomplete batch is dropped."""
         return DataLoader(
             images, self.batch_size, shuffle=True, drop_last=True, num_workers=self.workers
         )
@@ -133,7 +133,7 @@ class PlainSGD:
         self.images_trained += len(labels)
 
     def learn(self, index: Tensor, labels: Tensor, logits: Tensor, losses: Tensor) -> None:
-        """What a method keeps of a step."""
+        """Learn from a step."""
 
 
 class PlainUnifSGD(PlainSGD):

@@ -1,4 +1,4 @@
-"""What hardness weighted sampling adds to an iteration, for your own number of images.
+"""Cost of hardness weighted sampling per iteration, for your own number of images.
 
 An iteration is a draw of a batch, its importance weights and the update of its losses. Beside it
 stands the straightforward implementation: a softmax over all stale losses, the floor,
@@ -103,7 +103,7 @@ def measure(sampler: HardnessWeightedSampler, plain: PlainSampler | None) -> lis
 
 
 def bytes_per_image(sampler: HardnessWeightedSampler) -> float:
-    """Of all that the sampler keeps."""
+    """Return the bytes of all that the sampler keeps."""
     arrays = [] if sampler.tree is None else [*sampler.tree.levels, sampler.tree.top]
     total = sampler.losses.numel() * sampler.losses.element_size()
     return (total + sum(array.nbytes for array in arrays)) / sampler.num_samples

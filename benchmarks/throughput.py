@@ -97,7 +97,7 @@ def count_flops(name: str, dataset: Dataset, backward: bool = True) -> float:
 def take_turns(
     trainers: dict[str, Trainer], arguments: argparse.Namespace
 ) -> dict[str, tuple[np.ndarray, list[str]]]:
-    """Seconds of each turn's steps, and the clock's shares of selection, data and training."""
+    """Seconds of each turn's steps, and the clock's fractions of selection, data and training."""
     times, before = {name: [] for name in trainers}, {}
     for name, trainer in trainers.items():
         make_steps(trainer, WARM_UP)
@@ -143,7 +143,7 @@ def measure_switches(
 
 
 def measure_methods(words: list[str], dataset: Dataset, arguments: argparse.Namespace) -> None:
-    """What methods add to the steps of SGD."""
+    """Print what methods add to the steps of SGD."""
     names = dict.fromkeys(["SGD", *arguments.methods])
     trainers = {
         name: make_trainer(read_settings([*words, "--method", name]), dataset) for name in names

@@ -21,7 +21,7 @@ class RaceTree:
     is its weight, and the k earliest are drawn (Efraimidis & Spirakis 2006). The first arrival of
     a group of images is exponential too, at the sum of their rates, so the race can be run from
     the top of a tree of sums. Where a group is expanded, its members' exponential times are drawn
-    afresh and moved so that the earliest is the group's own: whatever the winner's time, the
+    again and moved so that the earliest is the group's own: whatever the winner's time, the
     others are ahead of it by exponential times still. Only the k earliest groups of a level can
     hold one of the k earliest images, so each level costs k * FAN_OUT draws.
 
@@ -34,7 +34,7 @@ class RaceTree:
 
     Args:
         log_weights: [N] float64. A training that diverged may give infinite ones or NaN: draws
-            then mean nothing, but go on.
+            then mean nothing, but continue.
         floor: weight of the uniform distribution that is mixed in, above 0.
     """
 

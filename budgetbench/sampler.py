@@ -21,10 +21,10 @@ class Sampler(nn.Module):
     """Random draws with a complete `state_dict`.
 
     State lives in float32 buffers on one device, the generator's state beside it, so that
-    `load_state_dict` goes on with the very same draws. Draws are made where the state is: on the
+    `load_state_dict` continues with the very same draws. Draws are made where the state is: on the
     host they would take a copy of N numbers, and a wait for the device, each time.
 
-    A sampler that is part of a model follows it to another device, where draws go on from a new
+    A sampler that is part of a model follows it to another device, where draws continue from a new
     generator, seeded by the old one. Its numbers stay float32, whatever type the model takes.
 
     Args:
@@ -209,7 +209,7 @@ class BatchSampler(Sampler, torch.utils.data.BatchSampler):
 
 
 class Pass(Iterator[list[int]]):
-    """One pass through a sampler's batches, with a `state_dict` from which another goes on.
+    """One pass through a sampler's batches, with a `state_dict` from which another continues.
 
     Loaders that can stop in the middle of a pass ask for it (torchdata's StatefulDataLoader), next
     to the sampler's own, which has to be loaded first. A loader with workers asks when it draws a
@@ -229,7 +229,7 @@ class Pass(Iterator[list[int]]):
     def __iter__(self) -> Pass:
         # A DataLoader and a loop over the sampler call only next() here. A DataLoader's own
         # BatchSampler, put around a `sampler=`, asks for an iterator again, and would make batches
-        # of batches. In a pass that has begun it is a user who goes on.
+        # of batches. In a pass that has begun it is a user who continues.
         if not self.position:
             raise ValueError(MISUSED)
         return self
@@ -262,7 +262,7 @@ class Pass(Iterator[list[int]]):
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on from a state, once the sampler has loaded its own of the same moment."""
+        """Continue from a state, once the sampler has loaded its own of the same moment."""
         self.position, self.taken = state["position"], state["taken"]
         self.drawn = list(state["drawn"])
         # A draw takes as many random numbers whatever is learnt: this moves the generator past

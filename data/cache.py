@@ -1,4 +1,4 @@
-"""Images are decoded once, into memory-mapped arrays that later runs share."""
+"""Images are decoded once, into memory-mapped arrays that later runs use."""
 
 from __future__ import annotations
 

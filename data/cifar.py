@@ -16,7 +16,7 @@ from .downloads import check_images, check_labels, download, fetch, unreadable
 
 
 class Files(NamedTuple):
-    """Where a data set lies, and what its files call their content."""
+    """Place of a data set, and the names of the content in its files."""
 
     source: str  # in torchvision.datasets
     folder: str

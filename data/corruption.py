@@ -71,23 +71,23 @@ def largest_ratio(counts: np.ndarray) -> float:
     return np.floor(bound * (1 - 1e-9) * 100) / 100  # 1/2 itself is rounded to 0
 
 
-def with_label_noise(dataset: Dataset, share: float, seed: int) -> Dataset:
-    """Give round(share * N) random training images another label, any other one equally likely.
+def with_label_noise(dataset: Dataset, fraction: float, seed: int) -> Dataset:
+    """Give round(fraction * N) random training images another label, any other one equally likely.
 
     That is symmetric noise (Han et al. 2018, "Co-teaching").
 
     Args:
         dataset: its N training images and its test part stay as they are.
-        share: of the training images, in (0, 1).
+        fraction: of the training images, in (0, 1).
         seed: of the choice of images and labels.
 
     Raises:
         UsageError: when there is no other label.
     """
-    check_two_classes(dataset, f"`label_noise` {share:g}")
+    check_two_classes(dataset, f"`label_noise` {fraction:g}")
     labels, classes = np.array(dataset.train_labels), len(dataset.classes)
     rng = np.random.default_rng([seed, NOISE])
-    chosen = rng.choice(len(labels), round(share * len(labels)), replace=False)
+    chosen = rng.choice(len(labels), round(fraction * len(labels)), replace=False)
     labels[chosen] = (labels[chosen] + rng.integers(1, classes, len(chosen))) % classes
     return replace(dataset, train_labels=labels)
 

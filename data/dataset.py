@@ -1,4 +1,4 @@
-"""What every data set gives to a run, and the ways of splitting one."""
+"""The form of every data set, and the ways of splitting one."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def stratified(
 
 
 def ranks_within_class(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Of each image its place, from 0, among those of its class as they come in `order` [n]."""
+    """Return each image's place, from 0, among those of its class as they come in `order` [n]."""
     by_class = order[np.argsort(labels[order], kind="stable")]
     counts = np.bincount(labels)
     ranks = np.empty(len(labels), dtype=np.int64)
@@ -126,7 +126,7 @@ def hold_out(dataset: Dataset, count: int, seed: int, proportional: bool = False
 
 
 def held_out(dataset: Dataset, count: int, seed: int, proportional: bool = False) -> np.ndarray:
-    """Which training images `hold_out` takes out: bool [N]."""
+    """Return which training images `hold_out` takes out: bool [N]."""
     n = len(dataset.train_labels)
     if not 0 < count < n:
         raise UsageError(

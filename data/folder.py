@@ -90,7 +90,7 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def entries(folder: Path) -> list[Path]:
-    """What a folder holds, in order, but for what is hidden."""
+    """Return the content of a folder, in order, but for what is hidden."""
     try:
         return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:

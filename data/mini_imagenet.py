@@ -76,13 +76,13 @@ def read_table(path: Path) -> list[tuple[str, str]]:
                     )
             return [check_row(path, reader.line_num, row, present) for row in reader]
         except csv.Error as error:
-            raise UsageError(f"{path}: line {reader.line_num}: {error}; mend the table") from error
+            raise UsageError(f"{path}: line {reader.line_num}: {error}; fix the table") from error
 
 
 def check_row(path: Path, line: int, row: dict[str, str], present: set[str]) -> tuple[str, str]:
     name, label = row["filename"], row["label"]
     if not name or not label:
-        raise UsageError(f"{path}: line {line} lacks its filename or label; mend or delete it")
+        raise UsageError(f"{path}: line {line} lacks its filename or label; fix or delete it")
     if name not in present:
         raise UsageError(
             f"{path}: line {line} names images/{name}, which is not there; add the image or "

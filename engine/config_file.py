@@ -37,7 +37,7 @@ class BadRun(Exception):
 
 @dataclass(frozen=True)
 class Config:
-    """What config.json says of a run.
+    """Content of a run's config.json.
 
     What the run's version did not write yet is filled in as that version did it.
     """
@@ -51,7 +51,7 @@ class Config:
     realised_fraction: float | None  # of images kept or steps scored, where the method counts it
     scoring_cost: float | None  # of the runs behind a score file, in forward passes of one image
     tuned: bool  # whether sweep.py `tune` chose the settings
-    data_sha256: str | None  # of the decoded images and labels, where the run's version told it
+    data_sha256: str | None  # of the decoded images and labels, where the run's version wrote it
     files_sha256: dict[str, str]  # of the files that options name: option -> digest
 
 

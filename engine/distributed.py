@@ -130,7 +130,7 @@ class World:
         except (ValueError, OverflowError, TypeError, RuntimeError) as error:
             reason = str(error).splitlines()[0][:200]
             raise UsageError(
-                f"cannot join the {self.size} processes that WORLD_SIZE tells of ({reason}); start "
+                f"cannot join the {self.size} processes of WORLD_SIZE ({reason}); start "
                 "them with torchrun, or unset WORLD_SIZE for one"
             ) from error
         try:
@@ -165,7 +165,7 @@ class World:
         if thread.is_alive():
             where = ":".join(os.environ.get(f"MASTER_{part}", "?") for part in ("ADDR", "PORT"))
             print(
-                f"note: waiting for the {self.size} processes that WORLD_SIZE tells of to meet at "
+                f"note: waiting for the {self.size} processes of WORLD_SIZE to meet at "
                 f"{where} (MASTER_ADDR, MASTER_PORT), for {GIVE_UP_AFTER / 60:g} minutes at most",
                 file=sys.stderr,
                 flush=True,

@@ -62,7 +62,7 @@ def run_main(settings: RunConfig, device: torch.device, world: World) -> None:
         folder.board = Board(folder.path)
     trainer = build(settings, load_dataset(settings), device, world)
     with folder, Signals() as signals:
-        replaces = starts_afresh(folder, settings)
+        replaces = starts_anew(folder, settings)
         rows = restore(folder, settings, trainer, replaces)
         with folder.running(replaces):
             seconds = warm_up(trainer, settings)
@@ -119,7 +119,7 @@ def warm_up(trainer: Trainer, settings: RunConfig) -> float | None:
         ) from error
 
 
-def starts_afresh(folder: RunFolder, settings: RunConfig) -> bool:
+def starts_anew(folder: RunFolder, settings: RunConfig) -> bool:
     """Return whether to replace the run in the folder; a UsageError if that is not allowed."""
     status = folder.status()
     if status is None or (settings.resume and status not in ENDED):

@@ -35,7 +35,10 @@ from .run_folder import write_whole
 
 RUNS = "runs.csv"
 TABLES = {"curve.csv": "curves.csv", "per_class.csv": "per_class.csv"}  # of a run -> of a pack
-PACK_FILES = (*TABLES.values(), RUNS)  # runs.csv is written last, since it tells of the others
+PACK_FILES = (
+    *TABLES.values(),
+    RUNS,
+)  # runs.csv is written last, since it counts the rows of the others
 FIRST = ["folder", "status"]  # columns of runs.csv
 RESERVED = {*FIRST, "curve", "per_class", "last"}  # no column of config.json begins with these
 csv.field_size_limit(2**31 - 1)  # a list, such as the starts of a run, may be long
@@ -128,7 +131,7 @@ class Pack:
         return self.rows[name].get("status", "")
 
     def content(self, name: str) -> dict:
-        """Return what was in the run's config.json; BadRun if that cannot be told."""
+        """Return what was in the run's config.json; BadRun if that cannot be read."""
         content: dict = {}
         try:
             for column, cell in self.rows[name].items():

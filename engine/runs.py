@@ -36,7 +36,7 @@ CLASS_COLUMNS = ["worst_class_accuracy", "class_accuracy_p5"]  # older runs did 
 
 
 class StoredRun:
-    """What a run left in its folder.
+    """A run in its folder.
 
     Each method reads anew, and raises BadRun where what it reads is damaged.
     """
@@ -48,7 +48,7 @@ class StoredRun:
 
     @property
     def deletion(self) -> str:
-        """What to delete to make the run again, in words."""
+        """Words for what to delete to make the run again."""
         return "the folder"
 
     def status(self) -> str | None:
@@ -137,7 +137,7 @@ class StoredRun:
 
 
 class PackedRun(StoredRun):
-    """What a run left, in the pack that it has been put in since."""
+    """A run in the pack that it has been put in since."""
 
     removal = "its rows"
 

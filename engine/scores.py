@@ -29,7 +29,7 @@ from .values import several_of
 EPILOG = """\
 scores:
   forgetting        recorded while training: runs of train.py --record forgetting
-  el2n              recorded while training if the run was told to (--record el2n), else as grand is
+  el2n              recorded while training with --record el2n, else as grand is
   grand, k-center   one pass of the network that the run ended with over its training images, not
                     augmented; early scores are those of short runs, such as train.py --epochs 10
   irreducible-loss  of the images that a run with --validation held out, in the numbering of all
@@ -177,7 +177,7 @@ def mean(values: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the file; the exit status is 0, or that of the error, which is told in one line."""
+    """Write the file; return the exit status, 0 or that of the error, which is one line."""
 
     def work() -> int:
         options = build_parser().parse_args(arguments)

@@ -31,7 +31,7 @@ MOVING, REPLACED, DROPPED = ".moving", ".replaced", ".dropped"
 def read_status(folder: Path) -> str | None:
     """Return the status of the run in a folder; None if there is none, `unknown` if unreadable.
 
-    What a killed process left is put right first, where that is allowed. Where nobody can tell
+    What a killed process left is put right first, where that is allowed. Where it cannot be known
     whether the run still lasts, for want of a lock or of flock, `running` stays what is read.
     """
     status = read_word(folder / "status")

@@ -16,7 +16,7 @@ class RandomSubset(Method):
     """random-subset: full passes over one uniform subset of floor(b * N) images.
 
     The baseline "Random" of Arazo et al. 2021. Each pass is in a fresh order, its last
-    incomplete batch is dropped, and passes go on across epochs.
+    incomplete batch is dropped, and passes continue across epochs.
     """
 
     subset: Tensor  # int64, the images of the run

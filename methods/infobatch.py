@@ -25,8 +25,8 @@ class InfoBatch(Selecting):
     Departures: images are dropped by independent Bernoulli draws, as in the paper, where its code
     draws an exact number of them. One without a loss yet is always kept and not part of the mean;
     the code gives it a loss of 3. The last incomplete batch of a pass is dropped, as everywhere
-    here. A pass that is under way at delta goes on as it is, so a run of few passes has less than
-    1 - delta of full ones at its end. If less than a batch would be kept, the pass is a full one.
+    here. A pass that is under way at delta is finished as it is, so a run of few passes has less
+    than 1 - delta of full ones at its end. If less than a batch would be kept, the pass is full.
 
     How many images are kept is read back from the device once per pass.
     """

@@ -37,7 +37,7 @@ def as_text(values: Mapping) -> str:
 
 
 def short(sha256: str) -> str:
-    """Enough of a digest to tell one content from another."""
+    """Return enough of a digest to distinguish contents."""
     return f"sha256-{sha256:.12}"
 
 
@@ -56,7 +56,7 @@ def describe(run: Run, several: Collection[str] = ()) -> dict:
     shared |= {key: getattr(config, key) for key in ("device", "precision", "processes")}
     if config.tuned:
         shared["tuned"] = True
-    if settings["dataset"] in several:  # older runs do not tell their data
+    if settings["dataset"] in several:  # older runs do not say which data they had
         shared["data"] = config.data_sha256 and short(config.data_sha256)
     apart = {*AXES, "seed"}
     return {
@@ -177,19 +177,19 @@ def name_of(setup: Mapping, different: Sequence[str]) -> str:
 
 def title_of(setup: Mapping, different: Sequence[str]) -> str:
     """A setup in words, for a reader of one figure."""
-    told = [setup["dataset"], setup["model"], f"{setup['epochs']} epochs"]
+    words = [setup["dataset"], setup["model"], f"{setup['epochs']} epochs"]
     noted = ("train_images", "imbalance", "label_noise", "compute_budget", "tuned")
     always = [key for key in noted if setup.get(key)]
     for key in dict.fromkeys([*always, *different]):
         if key not in ("dataset", "model", "epochs") and key in setup:
-            told.append(key.replace("_", " ") + in_words(setup[key]))
-    return ", ".join(told)
+            words.append(key.replace("_", " ") + in_words(setup[key]))
+    return ", ".join(words)
 
 
 def add_labels(table: pd.DataFrame, axis: str) -> tuple[pd.DataFrame, list[str]]:
     """Add column AXIS_label: the name, and in brackets the options that are not the defaults.
 
-    A file is only told where others have another one, and so is what was done before there was an
+    A file is only named where others have another one, and so is what was done before there was an
     option.
 
     Args:
@@ -233,14 +233,14 @@ def tell_tuned(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
 
 def label_of(name: str, declared: Mapping, untold: Sequence[str], options: Mapping) -> str:
     """A method or augmentation with those of its options that are not as by default."""
-    told = {
+    named = {
         key: value
         for key, value in options.items()
         if key not in untold and (key not in declared or value != declared[key][1])
     }
     families = {key.partition("_")[0] for key in options if key not in options_of(Selecting)}
     prefix = f"{families.pop()}_" if len(families) == 1 else ""  # such as dro_
-    words = [key.removeprefix(prefix).replace("_", " ") + in_words(told[key]) for key in told]
+    words = [key.removeprefix(prefix).replace("_", " ") + in_words(named[key]) for key in named]
     return f"{name} ({', '.join(words)})" if words else name
 
 

@@ -17,7 +17,7 @@ def run_command(
     """Do some work on the study in a results folder, notes on which go to standard error.
 
     Returns:
-        The exit status: 0, or that of the error, which is told in one line.
+        The exit status: 0, or that of the error, which is one line.
     """
     parser = Parser(prog=f"python -m {name}", description=description, allow_abbrev=False)
     parser.add_argument(

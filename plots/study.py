@@ -90,7 +90,7 @@ class Study:
 
 
 def read_study(results: Path) -> Study:
-    """The finished runs below a folder; there may be none, of which the notes tell.
+    """Read the finished runs below a folder; there may be none, as the notes then say.
 
     Raises:
         UsageError: when `results` is no folder, or holds two results for one cell and seed.

@@ -203,7 +203,7 @@ def test_processes_that_nobody_started_are_told_of(tmp_path: Path) -> None:
     assert outcome.returncode == 2
     lines = outcome.stderr.splitlines()
     assert len(lines) == 1
-    assert "cannot join the 2 processes that WORLD_SIZE tells of" in lines[0]
+    assert "cannot join the 2 processes of WORLD_SIZE" in lines[0]
     assert "unset WORLD_SIZE" in lines[0]
 
 

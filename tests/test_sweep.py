@@ -296,7 +296,7 @@ def test_names_tell_close_values_apart_and_are_plain() -> None:
     "words, fragments",
     [
         ("", ["nothing to run", "--grid"]),
-        ("word", ["'word'", "belongs to no flag"]),
+        ("word", ["'word'", "unexpected argument"]),
         ("--methd SGD", ["--methd", "did you mean --method?"]),
         ("--dryrun --seed 1", ["--dryrun", "did you mean --dry-run?"]),
         ("--method SGD p-SDG", ["--method", "'p-SDG'", "did you mean p-SGD?"]),
@@ -400,8 +400,7 @@ def test_a_dry_run_lists_the_runs_and_starts_none(sweep_here) -> None:
     assert outcome.stdout.splitlines() == [
         "to make   results/digits_SGD_standard_b0.5_s1",
         "to make   results/digits_SGD_standard_b0.5_s2",
-        "2 runs, 2 left to make; no run like them has finished yet that would tell how long they "
-        "take",
+        "2 runs, 2 left to make; no run like them has finished yet to estimate by",
     ]
     assert not Path("results").exists()
 
@@ -414,7 +413,7 @@ def test_a_dry_run_says_what_is_left(sweep_here) -> None:
     assert [line.partition("results")[0].strip() for line in lines[:4]] == [
         "finished",
         "diverged",
-        "to go on",
+        "to resume",
         "to make",
     ]
     assert lines[4].startswith("4 runs, 2 left to make; ")
@@ -668,7 +667,7 @@ def test_a_sweep_that_is_stopped_and_killed_goes_on(start: Callable, tmp_path: P
     os.killpg(first.pid, signal.SIGINT)  # as a terminal does
     out, errors = first.communicate(timeout=60)
     assert first.returncode == 130
-    assert errors == "sweep.py: stopped by SIGINT; start the same command again to go on\n"
+    assert errors == "sweep.py: stopped by SIGINT; start the same command again to resume\n"
     assert [read_status(folder) for folder in folders] == ["interrupted", "interrupted", None]
     assert all(map(has_checkpoint, folders[:2]))
     assert "stopping: " in out

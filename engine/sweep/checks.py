@@ -1,4 +1,4 @@
-"""What would stop a run at its start, found out for all runs before the first one starts.
+"""Checks, before the first run of a sweep, of what would stop any of them at its start.
 
 Each set of data is read once, whatever the number of its runs, and no training step is made.
 """

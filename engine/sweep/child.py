@@ -1,4 +1,4 @@
-"""Becomes another command, which is sent SIGTERM when the process that started it dies.
+"""Becomes another command, which is sent SIGTERM when the process that started it is gone.
 
 python child.py PARENT COMMAND, where PARENT is that process's id. So a sweep that is killed leaves
 no runs behind it: they write a checkpoint and end. Only on Linux; elsewhere they run to their end.
@@ -18,7 +18,7 @@ def main(parent: int, command: list[str]) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:
-            sys.exit(128 + signal.SIGTERM)  # it has died already
+            sys.exit(128 + signal.SIGTERM)  # it is gone already
     os.execv(command[0], command)
 
 

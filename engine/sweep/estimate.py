@@ -1,4 +1,4 @@
-"""How long runs will take, told from those that have finished in the same results folders."""
+"""Estimates of how long runs will take, from finished ones in the same results folders."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..runs import StoredRun, find_runs
 from .runs import Run
 
 STARTING = 5.0  # seconds that a run takes to import PyTorch and to read its data
-# Runs that differ in one of these tell nothing of each other's speed.
+# Runs that differ in one of these say nothing about each other's speed.
 COMPARABLE = ("dataset", "model", "train_images", "validation", "image_size", "device")
 SIMILAR = ("method", "augmentation", "batch_size")
 DAMAGES = (BadRun, ValueError, LookupError, TypeError, ArithmeticError)
@@ -24,7 +24,7 @@ DAMAGES = (BadRun, ValueError, LookupError, TypeError, ArithmeticError)
 
 @dataclass(frozen=True)
 class Finished:
-    """What a finished run tells of the time of others."""
+    """Speed of a finished run, by which others are estimated."""
 
     settings: dict
     num_images: int
@@ -48,13 +48,13 @@ class Estimator:
     def learn(self, run: StoredRun) -> None:
         """Take note of a run if it has finished."""
         if run.status() == "finished":
-            with suppress(*DAMAGES):  # a damaged one tells nothing
+            with suppress(*DAMAGES):  # a damaged one is of no use
                 finished = read_finished(run)
                 self.finished[kind(finished.settings)] = finished
                 self.nearest.clear()
 
     def seconds(self, run: Run) -> float | None:
-        """What is left of a run, in seconds; None if nothing like it has finished."""
+        """Return the seconds that are left of a run; None if nothing like it has finished."""
         wanted = run.settings
         if kind(wanted) not in self.nearest:
             self.nearest[kind(wanted)] = self.find_nearest(wanted)
@@ -83,7 +83,7 @@ class Estimator:
 
 
 def kind(settings: Mapping) -> tuple:
-    """What decides about a run's speed."""
+    """Return what decides about a run's speed."""
     return tuple(settings.get(name) for name in (*COMPARABLE, *SIMILAR, "budget"))
 
 
@@ -110,7 +110,7 @@ def read_finished(run: StoredRun) -> Finished:
 
 
 def epochs_made(folder: Path) -> int:
-    """Of an unfinished run, by its curve; a run goes on from there or shortly before."""
+    """Return the epochs in an unfinished run's curve; it resumes there or shortly before."""
     try:
         return int(StoredRun(folder).last_row()["epoch"])
     except DAMAGES:

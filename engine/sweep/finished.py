@@ -1,4 +1,4 @@
-"""What a sweep adds to finished runs, or misses in them: files that their flags now ask for."""
+"""Files that flags ask for now and that finished runs lack: added, or reported."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .runs import Run
 
 
 def lacks_scores(run: Run) -> bool:
-    """Whether a run has finished without the scores that --record asks for."""
+    """Return whether a run has finished without the scores that --record asks for."""
     wanted = run.settings["record"]
     if not wanted or run.status() != "finished":
         return False

@@ -19,7 +19,7 @@ Grid = dict[str, list[Words]]  # flag -> for each of its values, the words that 
 
 NOT_FOR_SWEEPS = {
     "--overwrite": "a sweep keeps finished runs; delete the folders of those to make again",
-    "--no-resume": "a sweep goes on with unfinished runs; delete the folders of those to restart",
+    "--no-resume": "a sweep resumes unfinished runs; delete the folders of those to restart",
 }
 
 
@@ -49,7 +49,7 @@ def read_grids(path: Path) -> list[Grid]:
     except OSError as error:
         raise UsageError(f"--grid {path}: {error.strerror}; give a TOML file") from None
     except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError, or too many digits
-        raise UsageError(f"--grid {path}: not TOML: {error}; mend that") from None
+        raise UsageError(f"--grid {path}: not TOML: {error}; fix that") from None
     except RecursionError:
         raise UsageError(f"--grid {path}: lists within too many lists; give at most two") from None
     strange = [name for name in content if name != "grid"]
@@ -81,7 +81,7 @@ def grid_of_table(table: Mapping[str, object]) -> Grid:
 
 
 def words_of_value(flag: str, value: object) -> Words:
-    """How a command line gives a value of a TOML file."""
+    """Return the words of a command line that give a value of a TOML file."""
     if isinstance(value, bool):
         if flag in flags_with_values():
             text = str(value).lower()

@@ -10,7 +10,7 @@ from .runs import Run
 
 
 class Local:
-    """Makes a number of runs at once, each with its share of the cores."""
+    """Makes a number of runs at once, each with its part of the cores."""
 
     def __init__(self, jobs: int):
         self.jobs = jobs

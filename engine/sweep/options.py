@@ -43,10 +43,10 @@ this code is sent to them. No file system is shared: runs read DATA_DIR at the s
 on their own node (or download to it), and their files are brought to RESULTS_DIR here. A run
 whose node is lost is made again elsewhere, from its last checkpoint that was brought here.
 
-Slurm: one task of a job array makes one share of the grid, sharing RESULTS_DIR with the others:
+Slurm: one task of a job array makes one part of the grid, sharing RESULTS_DIR with the others:
   sbatch --array=1-8 --wrap 'python sweep.py --shard $SLURM_ARRAY_TASK_ID/8 --method ...'
 
-exit status: 0 every run has finished, 1 some failed (told at the end), 2 a wrong flag or file and
+exit status: 0 every run has finished, 1 some failed (listed at the end), 2 a wrong flag or file and
 nothing was started, 130 stopped by Ctrl-C, 143 by SIGTERM"""
 
 
@@ -143,7 +143,7 @@ def shard(text: str) -> tuple[int, int]:
     """A converter for argparse: `I/N` with 1 <= I <= N."""
     match = re.fullmatch(r"(\d+)/(\d+)", text)
     if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a share such as 1/8, 2/8, ... 8/8")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a part such as 1/8, 2/8, ... 8/8")
     return int(match[1]), int(match[2])
 
 
@@ -183,7 +183,7 @@ def groups(arguments: Sequence[str]) -> list[tuple[str, list[str]]]:
         elif found:
             found[-1][1].append(word)
         else:
-            raise UsageError(f"{word!r} belongs to no flag (see --help)")
+            raise UsageError(f"{word!r}: unexpected argument (see --help)")
     return found
 
 

@@ -1,4 +1,4 @@
-"""A run's process: python train.py with its share of threads, its output kept in a log."""
+"""A run's process: python train.py with its part of the threads, its output kept in a log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sweep prints: a line per run that ends, and at the end what failed."""
+"""Output of a sweep: a line per run that ends, and at the end what failed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Failure:
 
 
 class Progress:
-    """Counts the runs of a sweep as they end, and tells of each."""
+    """Counts the runs of a sweep as they end, and reports each."""
 
     def __init__(self, total: int, done: int, estimator: Estimator, may_diverge: bool = False):
         self.total, self.done, self.estimator = total, done, estimator
@@ -27,7 +27,7 @@ class Progress:
         self.failures: list[Failure] = []
 
     def end(self, run: Run, outcome: str, left: Collection[Run], at_once: int) -> None:
-        """Tell how a run ended, and how long those that are left will take, made `at_once`."""
+        """Report how a run ended, and how long those that are left will take, made `at_once`."""
         self.done += 1
         self.estimator.learn(StoredRun(run.path))
         seconds, _ = self.estimator.total(left)
@@ -42,7 +42,7 @@ class Progress:
             self.failures.append(Failure(run, reason))
 
     def report_failures(self) -> None:
-        """Tell which runs failed, why, and the last lines that each of them printed."""
+        """Report which runs failed, why, and the last lines that each of them printed."""
         if self.failures:
             print(f"{len(self.failures)} of {self.total} runs failed:", file=sys.stderr)
         for failure in self.failures:

@@ -23,7 +23,7 @@ from .runs import Run
 MAX_PENDING = 256  # runs handed to Ray at once; each keeps a file open here, its folder's lock
 LOSSES = 5  # lost nodes after which a run counts as failed: it may be what brings them down
 POST_EVERY = 300.0  # seconds between a run's checkpoints that are brought here, of many megabytes
-UNFINISHED = (CHECKPOINT, "config.json", "curve.csv", LOG)  # what a run goes on from
+UNFINISHED = (CHECKPOINT, "config.json", "curve.csv", LOG)  # what a run resumes from
 
 
 @dataclass
@@ -40,7 +40,7 @@ class RayCluster:
     """Hands runs to Ray and puts the files that come back in their places.
 
     The folder of a run that is under way holds what was last heard of it, as an interrupted run,
-    so that it goes on from there whatever happens to either side.
+    so that it resumes there whatever happens to either side.
     """
 
     def __init__(self, address: str, cpus: float, gpus: float):
@@ -147,7 +147,7 @@ class RayCluster:
 
 
 def put_in_place(folder: RunFolder, files: Files) -> None:
-    """Write a run's files; a crash on the way leaves a run that goes on or starts again."""
+    """Write a run's files; a crash on the way leaves a run that resumes or starts again."""
     status = files.get("status", b"").decode().strip()
     if status:
         write_status(folder.path, "interrupted")

@@ -1,4 +1,4 @@
-"""What a Ray node does for a sweep: makes a run in a folder of its own and hands that back."""
+"""A Ray node's part in a sweep: it makes a run in a folder of its own and hands that back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PAUSE = 0.5  # seconds between looks at the run
 
 @ray.remote(num_cpus=0)
 class MessageQueue:
-    """Messages from nodes, with the files that they have so far of a run; tells them to stop."""
+    """Messages from nodes, with the files of a run so far; its answer says whether to stop."""
 
     def __init__(self):
         self.messages: list[tuple[int, Files]] = []

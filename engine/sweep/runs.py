@@ -23,7 +23,7 @@ from .grid import Words
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One run, as train.py would be told to make it."""
+    """One run, as a command line of train.py gives it."""
 
     words: Words
     settings: Mapping  # as config.json has them
@@ -47,7 +47,7 @@ class Run:
         return self.folder.status() or self.stored().status()
 
     def has_finished(self) -> bool:
-        """Whether the folder holds this very run, finished."""
+        """Return whether the folder holds this very run, finished."""
         return self.status() == "finished" and not other_settings(self)
 
     def holder(self) -> str | None:
@@ -95,10 +95,10 @@ def read_run(words: Words) -> tuple[Run, list[str]]:
 
 
 def name_of(settings: Mapping) -> str:
-    """A folder's name that tells all settings but the defaults and those of no consequence.
+    """Return a folder's name with all settings but the defaults and those of no consequence.
 
     It depends on nothing else, so that a run has one name in whatever grid it occurs. Where a new
-    option's default is not what was done before, that is told, and the earlier runs keep their
+    option's default is not what was done before, it is named, and the earlier runs keep their
     names.
     """
     plain = flatten(defaults(*(settings[name] for name in ("dataset", "method", "augmentation"))))
@@ -106,8 +106,8 @@ def name_of(settings: Mapping) -> str:
     parts, incidental = [settings["experiment_name"]], settings_with("where")
     for name, value in flatten(settings).items():
         rounded = isinstance(value, float) and value != float(f"{value:g}")
-        told = name in IN_DEFAULT_NAME and not rounded
-        if value != plain[name] and name not in incidental and not told:
+        named = name in IN_DEFAULT_NAME and not rounded
+        if value != plain[name] and name not in incidental and not named:
             parts.append(name.replace("_", "-") + text_of(value))
     return re.sub(r"[^\w.+-]", "-", "_".join(parts))
 

@@ -1,4 +1,4 @@
-"""Which run is made when: whenever there is room, the next that nobody else is making."""
+"""Order of runs: whenever there is room, the next one that no other process is making."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Executor(Protocol):
     def start(self, run: Run) -> None: ...
 
     def ended(self) -> list[tuple[Run, int, str]]:
-        """Return the runs that ended since the last call, each with exit status and that in words."""
+        """Return the runs that ended since the last call, with exit status and that in words."""
 
     def at_once(self) -> int:
         """Return how many runs are made at the same time."""
@@ -78,7 +78,7 @@ class Schedule:
             if holder is None:
                 self.pending.remove(run)
                 if run.has_finished():
-                    self.tell(run, "finished elsewhere")
+                    self.report(run, "finished elsewhere")
                 else:
                     self.executor.start(run)
             elif run not in self.waited_for:
@@ -89,15 +89,15 @@ class Schedule:
         """Take note of the runs that have ended."""
         for run, exit_status, in_words in self.executor.ended():
             if run.has_finished():
-                self.tell(run, "finished")
+                self.report(run, "finished")
             elif self.stopping:
                 print(f"stopped: {run.path}", flush=True)
             elif exit_status == REFUSED and run.holder():
                 self.pending.append(run)  # another sweep was a moment quicker
             else:
                 self.progress.fail(run, in_words)
-                self.tell(run, "failed")
+                self.report(run, "failed")
 
-    def tell(self, run: Run, outcome: str) -> None:
+    def report(self, run: Run, outcome: str) -> None:
         left = [*self.pending, *self.executor.running]
         self.progress.end(run, outcome, left, self.executor.at_once())

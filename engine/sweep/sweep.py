@@ -46,14 +46,14 @@ def sweep_grids(options: argparse.Namespace, flags: Mapping[str, Sequence[str]])
     if options.tune:
         return tuned_sweep(options, grids(options.grid, flags))
     runs, notes = list_runs(expand(grids(options.grid, flags)))
-    tell(notes)
+    say_notes(notes)
     return 1 if make_runs(options, share_of(runs, options)) else 0
 
 
 def tuned_sweep(options: argparse.Namespace, of_grids: list[Grid]) -> int:
     """Make each cell's trials, then its runs with the values that did best; 0 or 1."""
     cells, notes = list_cells(of_grids, dict(options.tune), options.trials)
-    tell(notes)
+    say_notes(notes)
     ours = share_of(cells, options)
     trials = [run for cell in ours for run in cell.trials]
     failed = bool(make_runs(options, trials, "trials, on held-out images", may_diverge=True))
@@ -73,7 +73,7 @@ def tuned_sweep(options: argparse.Namespace, of_grids: list[Grid]) -> int:
     return 1 if failed else 0
 
 
-def tell(notes: Iterable[str]) -> None:
+def say_notes(notes: Iterable[str]) -> None:
     for note in notes:
         say(f"note: {note}")
 
@@ -107,7 +107,7 @@ def make_runs(
     if options.dry_run:
         for run in runs:
             lack = " (without what --record asks for)" if run in without_scores else ""
-            print(f"{STATES.get(run.status(), 'to go on'):<10}{run.path}{lack}")
+            print(f"{STATES.get(run.status(), 'to resume'):<10}{run.path}{lack}")
     print(plan(options, runs, left, estimator), flush=True)
     if options.dry_run:
         return []
@@ -136,13 +136,13 @@ def grids(path: Path | None, flags: Mapping[str, Sequence[str]]) -> list[Grid]:
 def plan(
     options: argparse.Namespace, runs: list[Run], left: list[Run], estimator: Estimator
 ) -> str:
-    """How many runs there are, how many are left and how long they will take, in one line."""
+    """Say how many runs there are, how many are left and how long they will take, in one line."""
     text = f"{len(runs)} run{'s' * (len(runs) != 1)}, {len(left)} left to make"
     if not left:
         return text
     seconds, unknown = estimator.total(left)
     if seconds is None:
-        return f"{text}; no run like them has finished yet that would tell how long they take"
+        return f"{text}; no run like them has finished yet to estimate by"
     if options.ray is None:
         jobs = min(options.jobs or 1, len(left))
         text += f"; about {in_words(seconds / jobs)} with --jobs {jobs}"
@@ -162,7 +162,7 @@ def make(options: argparse.Namespace, left: list[Run], progress: Progress) -> No
     if signals.stop:
         progress.report_failures()
         raise Interrupted(
-            f"stopped by {signals.stop.name}; start the same command again to go on", signals.stop
+            f"stopped by {signals.stop.name}; start the same command again to resume", signals.stop
         )
 
 

@@ -29,7 +29,7 @@ from .runs import Run, each_once, flatten, read_run
 CHOICES = "tuned.csv"  # in the results folder
 TRIALS_SEED = 0  # of the choice of --trials
 ALWAYS_TOLD = ("dataset", "model", "method", "augmentation", "budget")
-#: Of the settings of a run, what does not tell cells apart.
+#: Of the settings of a run, what is the same in all cells.
 UNTOLD = ("seed", "validation", "results_dir", "experiment_name")
 
 
@@ -208,10 +208,10 @@ def write_choices(cells: Iterable[Cell]) -> None:
             of_results.setdefault(cell.results, []).append(cell)
     for results, ended in of_results.items():
         places = [flatten(cell.trials[0].settings) for cell in ended]
-        told = [name for name in places[0] if tells_apart(name, places)]
+        named = [name for name in places[0] if tells_apart(name, places)]
         tuned = {*chain(*(cell.tuned for cell in ended))}
         rows = [
-            {name: place.get(name) for name in told if name not in tuned} | row_of(cell)
+            {name: place.get(name) for name in named if name not in tuned} | row_of(cell)
             for cell, place in zip(ended, places)
         ]
         text = io.StringIO(newline="")
@@ -224,7 +224,7 @@ def write_choices(cells: Iterable[Cell]) -> None:
 
 
 def tells_apart(name: str, places: Sequence[Mapping]) -> bool:
-    """Whether to say what value a setting, which all cells have, has in each."""
+    """Return whether to say what value a setting, which all cells have, has in each."""
     if name in UNTOLD or not all(name in place for place in places):
         return False
     return name in ALWAYS_TOLD or any(place[name] != places[0][name] for place in places)

@@ -28,7 +28,7 @@ class ScoreFile:
     """Scores of all training images of one data set, as its runs number them."""
 
     dataset: str  # its name
-    labels_sha256: str  # of the images' labels, which tell other images and numberings
+    labels_sha256: str  # of the images' labels, which differ for other images and numberings
     values: dict[str, np.ndarray]  # float32 [N] of each score; NaN where an image has none
     sources: Sequence[dict] = field(default_factory=list)  # the runs that they come from
     data_sha256: str | None = None  # `Dataset.sha256`; None in files of older versions
