@@ -54,7 +54,7 @@ def measure_kernels(words: list[str], dataset: Dataset, steps: int) -> None:
 
 
 def occupied(spans: Sequence[tuple[float, float, str]]) -> tuple[float, list[tuple[float, str]]]:
-    """Return the fraction of the time covered by spans (start, end, name), and the gaps after them."""
+    """Return the fraction of the time in spans (start, end, name), and the gaps after them."""
     spans = sorted(spans)
     begun, (_, end, name) = spans[0][0], spans[0]
     gaps = []
