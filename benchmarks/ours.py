@@ -65,7 +65,7 @@ def register_pooled_linear() -> None:
 def load(folder: Path) -> tuple[Dataset, str]:
     """Return CIFAR-10 where it lies in `folder`, else random images of its shape; and which."""
     if (folder / "cifar-10-batches-py").is_dir():
-        return DATASETS["cifar10"](folder), "CIFAR-10"
+        return DATASETS["cifar10"].load(folder), "CIFAR-10"
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (50_000, 3, 32, 32), dtype=np.uint8)
     labels = rng.integers(0, 10, len(images))
