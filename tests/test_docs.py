@@ -11,13 +11,34 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml  # a requirement of Ray
 
-from engine.flags import build_parser
+import plots.__main__
+import plots.claims
+import sweep
+from engine import scores
+from engine.flags import parse
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
 PAGES += [*sorted(ROOT.glob("results/*.md")), ROOT / "benchmarks/README.md"]
-FROM_PYTHON = re.findall(r"```python\n(.*?)```", (ROOT / "docs/python.md").read_text(), re.DOTALL)
+MAINS = {
+    "plots": plots.__main__.main,
+    "plots.claims": plots.claims.main,
+    "engine.scores": scores.main,
+}
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+EXAMPLES = [
+    pytest.param(text, id=f"{page.name}-{number}")
+    for page in PAGES
+    for number, text in enumerate(blocks(page, "python"), 1)
+    if "budgetbench" not in text  # those that use it alone run in test_package.py
+]
 
 
 def name_of(page: Path) -> str:
@@ -26,7 +47,8 @@ def name_of(page: Path) -> str:
 
 def anchors(page: Path) -> set[str]:
     """Return the anchors of a page's headings, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    prose = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)  # not comments of examples
+    headings = re.findall(r"^#+ (.*)$", prose, re.MULTILINE)
     plain = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
     return {heading.replace(" ", "-") for heading in plain}
 
@@ -44,26 +66,57 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def commands(page: Path) -> list[list[str]]:
-    """Return the command lines of our programs on a page, those with gaps left out."""
-    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    words = [shlex.split(line, comments=True) for line in lines if "..." not in line]
-    return [each for each in words if any(word.endswith(("train.py", "sweep.py")) for word in each)]
+    """Return the words of each command on a page that runs a program of ours, without `python`.
+
+    Commands with gaps (`...`) are left out; variables of the shell are 1.
+    """
+    lines = "\n".join(blocks(page, "bash")).replace("\\\n", " ").splitlines()
+    program = re.compile(r"\b(?:python|torchrun \S+) +((?:train|sweep)\.py|-m \S+)(.*)")
+    found = []
+    for line in lines:
+        for command in re.split(r"&&|;", re.sub(r"\$\w+", "1", line.partition(" # ")[0])):
+            match = program.search(command)
+            if match and "..." not in command and match[1] != "-m venv":
+                found.append([match[1], *shlex.split(match[2])])
+    return found
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_commands_name_flags_that_exist(page: Path) -> None:
-    from engine.sweep.options import build_parser as build_sweep_parser
-
-    of_runs, of_sweeps = build_parser().known_flags(), build_sweep_parser().known_flags()
-    for words in commands(page):
-        flags = {word.partition("=")[0] for word in words if word.startswith("--")}
-        sweeps = any(word.endswith("sweep.py") for word in words)
-        assert flags <= {*of_runs, *(of_sweeps if sweeps else ()), "--nproc-per-node"}, words
+COMMANDS = [
+    pytest.param(words, id=f"{name_of(page)}-{number}")
+    for page in PAGES
+    for number, words in enumerate(commands(page), 1)
+]
 
 
-def test_pages_have_commands() -> None:
-    assert sum(len(commands(page)) for page in PAGES) > 10
+@pytest.mark.parametrize("words", COMMANDS)
+def test_commands_are_understood(
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    program, *arguments = words
+    monkeypatch.chdir(tmp_path)
+    if program == "train.py" and "--help" in arguments:
+        assert arguments == ["--help"]
+    elif program == "train.py":
+        _, notes = parse(arguments)
+        assert notes == []
+    elif program == "sweep.py":
+        assert sweep.main([*arguments, "--dry-run"]) == 0
+    else:
+        # Nothing is there to work on: every error but one of the command line itself is fine.
+        main = MAINS[program.removeprefix("-m ")]
+        assert main(arguments) != 0
+        error = capsys.readouterr().err
+        assert error
+        assert "--help" not in error
+
+
+def test_pages_have_commands_of_each_program() -> None:
+    programs = {command.values[0][0] for command in COMMANDS}
+    assert programs == {"train.py", "sweep.py", *(f"-m {module}" for module in MAINS)}
+    assert len(COMMANDS) > 15
 
 
 def test_the_readme_is_short() -> None:
@@ -73,7 +126,7 @@ def test_the_readme_is_short() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("example", FROM_PYTHON, ids=range(len(FROM_PYTHON)))
+@pytest.mark.parametrize("example", EXAMPLES)
 def test_examples_from_python_run_as_written(example: str, tmp_path: Path) -> None:
     outcome = subprocess.run(
         [sys.executable, "-c", example],
@@ -87,6 +140,13 @@ def test_examples_from_python_run_as_written(example: str, tmp_path: Path) -> No
 
 
 # What comes with a repository
+
+
+@pytest.mark.parametrize(
+    "name", [".github/workflows/tests.yml", ".pre-commit-config.yaml", "CITATION.cff"]
+)
+def test_files_are_valid_yaml(name: str) -> None:
+    assert isinstance(yaml.safe_load((ROOT / name).read_text()), dict)
 
 
 def test_the_hosted_workflow_runs_what_continuous_integration_runs() -> None:
