@@ -685,7 +685,7 @@ def test_dro_importance_weights(momentum):
     assert torch.equal(method.sampler.losses, stale), "weighing is not learning"
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "cvar"])
+@pytest.mark.parametrize("name", [name for name in SCORED if name != "cvar"])
 def test_losses_count_alike_unless_asked(name):
     method = make_method(name, make_task())
     weights = method.reweigh(make_batch([0, 1], [2, 3]), torch.tensor([1.0, 2.0]))
@@ -818,7 +818,8 @@ def test_a_loaded_method_goes_on_alike(name):
     resumed = journal(fresh, 20, dataset, first=50)
     assert len(resumed) == len(expected) > 20
     assert all(map(torch.equal, resumed, expected))
-    assert not torch.equal(journal(unloaded, 1, dataset, first=50)[0], expected[0])
+    if name in SCORED:  # a method that is added may draw whatever the seed
+        assert not torch.equal(journal(unloaded, 1, dataset, first=50)[0], expected[0])
 
 
 def test_a_queue_is_saved_without_the_storage_behind_it():
@@ -841,9 +842,9 @@ def test_same_seed_same_draws(name):
     one, same, other = (make_method(name, make_task(seed=seed)) for seed in (5, 5, 6))
     drawn = [method.draw(0) for method in (one, same, other)]
     assert torch.equal(drawn[0], drawn[1])
-    assert not torch.equal(drawn[0], drawn[2])
     assert drawn[0].dtype == torch.int64
     if name in SCORED:
+        assert not torch.equal(drawn[0], drawn[2])
         assert drawn[0].shape[1] == 8 * (SCORED[name] or 1)
     else:
         assert drawn[0].shape[1] % 8 == 0
