@@ -18,7 +18,7 @@ sweep() {
     return $status
 }
 
-# What the runs of a part say of the published claims:   claims PART FLAGS
+# Check the published claims against the runs of a part:   claims PART FLAGS
 claims() {
     if ! is_dry "${@:2}"; then python -m plots.claims "results/$1"; fi
 }
@@ -40,7 +40,7 @@ scoring() {
     python -m engine.scores $runs/half --score irreducible-loss --out $runs/irreducible.npz
 }
 
-# How long a run has to be: plain SGD at several lengths, from which those of part cpu were chosen.
+# Plain SGD at several lengths of training, from which those of part cpu were chosen.
 lengths() { sweep lengths --jobs 2 --grid configs/lengths.toml "$@"; }
 
 # The study on all of CIFAR-10 and Fashion-MNIST with a narrow network: what two CPU cores do.
@@ -50,7 +50,7 @@ cpu() {
     claims cpu "$@"
 }
 
-# Which short training learns its training set by heart, as the published study's long one does.
+# Search for a short training that memorises its training set, as the published study's long one does.
 regimes() { sweep regimes --jobs 2 --eval-every 20 --grid configs/regimes.toml "$@"; }
 
 # Fewer cells of it, with runs five times as long: what the short ones cannot say.
@@ -71,7 +71,7 @@ rivals() {
     sweep rivals --jobs 2 --eval-every 4 --grid configs/rivals.toml "$@"
 }
 
-# Whether the ranking holds where each method has the learning rate that is best for it.
+# The ranking where each method has the learning rate that is best for it.
 tuned() { sweep tuned --jobs 2 --grid configs/tuned.toml --tune lr=0.05,0.1,0.2 "$@"; }
 
 # The published study's claims on CIFAR-10 at full size, what says most first; wants a GPU.

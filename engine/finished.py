@@ -75,14 +75,14 @@ class FinishedRun:
 
     @cached_property
     def cost(self) -> int | None:
-        """In forward passes of one image, that of earlier runs included; None if unknown."""
+        """Cost in forward passes of one image, that of earlier runs included; None if unknown."""
         if self.scoring_cost is None:
             return None
         return int(self.stored.last_row()["cost"]) + int(self.scoring_cost)
 
     @cached_property
     def dataset(self) -> Dataset:
-        """As the run had it, what it held out, left out or relabelled included."""
+        """Data as the run had them, what it held out, left out or relabelled included."""
         dataset = load_dataset(self.settings)
         if len(dataset.train_labels) != self.num_images:
             raise UsageError(

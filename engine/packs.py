@@ -28,7 +28,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from .config_file import BadRun
 from .run_folder import write_whole
@@ -68,10 +68,10 @@ class Record:
     """
 
     status: str
-    content: dict  # of config.json
+    content: dict[str, Any]  # of config.json
     tables: dict[str, Table]
 
-    def canonical(self) -> tuple:
+    def canonical(self) -> tuple[Any, ...]:
         """Return something that is equal for equal runs only, whatever the order of names."""
         tables = {
             name: (set(table.columns), table.records()) for name, table in self.tables.items()
@@ -130,9 +130,9 @@ class Pack:
     def status(self, name: str) -> str:
         return self.rows[name].get("status", "")
 
-    def content(self, name: str) -> dict:
+    def content(self, name: str) -> dict[str, Any]:
         """Return what was in the run's config.json; BadRun if that cannot be read."""
-        content: dict = {}
+        content: dict[str, Any] = {}
         try:
             for column, cell in self.rows[name].items():
                 keys = keys_of_column(column)
@@ -309,7 +309,7 @@ def merged_order(orders: Iterable[Sequence[str]]) -> list[str]:
 # Cells and columns
 
 
-def flattened(content: Mapping, path: tuple[str, ...]) -> dict[str, str]:
+def flattened(content: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, str]:
     """Return the cells of config.json by column."""
     cells: dict[str, str] = {}
     for key, value in content.items():

@@ -152,7 +152,7 @@ class PackedRun(StoredRun):
     def status(self) -> str | None:
         return self.pack.status(self.name) or None
 
-    def content(self) -> dict:
+    def content(self) -> dict[str, Any]:
         return self.pack.content(self.name)
 
     def config(self) -> Config:

@@ -90,7 +90,7 @@ def make_file(runs: Sequence[FinishedRun], scores: Sequence[str]) -> tuple[Score
     return ScoreFile(**images_of(*first), values=values, sources=sources), lines
 
 
-def source_of(run: FinishedRun, scores: Sequence[str]) -> dict:
+def source_of(run: FinishedRun, scores: Sequence[str]) -> dict[str, Any]:
     """Return what a file says of a run that it comes from."""
     settings = consequential(vars(run.settings)) | {"record_epochs": run.settings.record_epochs}
     ways = {score: way_of(run, score) for score in scores}

@@ -62,7 +62,7 @@ class HardnessWeighted(Selecting):
         **options: Any,
     ):
         super().__init__(task, **options)
-        self.importance = dro_importance
+        self.weighs = dro_importance
         self.sampler = HardnessWeightedSampler(
             task.num_images,
             task.batch_size,
@@ -77,7 +77,7 @@ class HardnessWeighted(Selecting):
         return self.sampler.draw()[None]
 
     def reweigh(self, batch: Batch, losses: Tensor) -> Tensor | None:
-        return self.sampler.weigh(batch.index, losses) if self.importance else None
+        return self.sampler.weigh(batch.index, losses) if self.weighs else None
 
     def observe(self, batch: Batch, logits: Tensor, losses: Tensor) -> None:
         # Infinite losses, of a training that diverged, would make NumPy warn; NaN does not.

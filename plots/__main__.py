@@ -10,6 +10,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from errors import say
+
 from . import packing
 from .command import run_command
 from .figures import KINDS, save_figures
@@ -35,21 +37,20 @@ def make_all(study: Study, results: Path) -> None:
     print(
         f"summary.csv, differences.csv, tables.md, tables.tex and costs.md: {results}", flush=True
     )
-    drawn: list[Path] = []
+    plotted: list[Path] = []
     for kind in KINDS:
         stems, gaps = save_figures(study, kind, results / "figures")
-        drawn += stems
+        plotted += stems
         for gap in gaps:
-            print(f"note: {gap}", file=sys.stderr)
-    print(f"{len(drawn)} figures, each as PNG and PDF: {results / 'figures'}")
+            say(f"note: {gap}")
+    print(f"{len(plotted)} figures, each as PNG and PDF: {results / 'figures'}")
     others = {path.name for path in results.glob("figures/*.p[nd][gf]")} - {
-        f"{stem.name}.{ending}" for stem in drawn for ending in ("png", "pdf")
+        f"{stem.name}.{ending}" for stem in plotted for ending in ("png", "pdf")
     }
     if others:
-        print(
+        say(
             f"note: {results / 'figures'}: {len(others)} files are not of these runs, such as "
-            f"{min(others)}; remove what you do not need",
-            file=sys.stderr,
+            f"{min(others)}; remove what you do not need"
         )
 
 

@@ -188,9 +188,17 @@ def test_the_suite_passes(copy: Path) -> None:
         and path.name != "test_adding.py"
     ]
     assert len(files) > 10
-    outcome = run(
-        copy, "-m", "pytest", "-q", "-m", "not slow", *(f"tests/{name}" for name in files)
+    words = (
+        "-q",
+        "-n",
+        "2",
+        "-p",
+        "only_new",
+        "-m",
+        "not slow",
+        *(f"tests/{name}" for name in files),
     )
+    outcome = run(copy, "-m", "pytest", *words)
     assert outcome.returncode == 0, outcome.stdout[-4000:]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +60,7 @@ def check_run(
     create_budget(settings, create_method(settings, task))
 
 
-def as_text(settings: Mapping, without: Iterable[str]) -> str:
+def as_text(settings: Mapping[str, Any], without: Iterable[str]) -> str:
     kept = {name: value for name, value in settings.items() if name not in without}
     return json.dumps(kept, sort_keys=True)
 

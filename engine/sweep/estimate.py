@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from methods import subset_size
 
@@ -26,7 +27,7 @@ DAMAGES = (BadRun, ValueError, LookupError, TypeError, ArithmeticError)
 class Finished:
     """Speed of a finished run, by which others are estimated."""
 
-    settings: dict
+    settings: dict[str, Any]
     num_images: int
     seconds_per_image: float  # trained on, with all that its choice took
     seconds_per_evaluation: float
@@ -39,8 +40,8 @@ class Estimator:
     """
 
     def __init__(self, results_dirs: Iterable[Path]):
-        self.finished: dict[tuple, Finished] = {}
-        self.nearest: dict[tuple, Finished | None] = {}
+        self.finished: dict[tuple[Any, ...], Finished] = {}
+        self.nearest: dict[tuple[Any, ...], Finished | None] = {}
         for results in results_dirs:
             for run in find_runs(results)[0]:
                 self.learn(run)
@@ -66,7 +67,7 @@ class Estimator:
         epoch = nearest.seconds_per_image * steps * size + nearest.seconds_per_evaluation
         return STARTING + epoch * max(wanted["epochs"] - epochs_made(run.path), 0)
 
-    def find_nearest(self, wanted: Mapping) -> Finished | None:
+    def find_nearest(self, wanted: Mapping[str, Any]) -> Finished | None:
         same = len(COMPARABLE)
         alike = [each for key, each in self.finished.items() if key[:same] == kind(wanted)[:same]]
         return max(alike, key=lambda each: similarity(each.settings, wanted), default=None)
@@ -82,12 +83,12 @@ class Estimator:
         return (sum(known) / len(known) * len(each) if known else None), unknown
 
 
-def kind(settings: Mapping) -> tuple:
+def kind(settings: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return what decides about a run's speed."""
     return tuple(settings.get(name) for name in (*COMPARABLE, *SIMILAR, "budget"))
 
 
-def similarity(theirs: Mapping, wanted: Mapping) -> tuple:
+def similarity(theirs: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[Any, ...]:
     """Larger for a run whose speed says more about the wanted one's, what matters most first."""
     same = [theirs.get(name) == wanted[name] for name in SIMILAR]
     return *same, -abs(theirs["budget"] - wanted["budget"])

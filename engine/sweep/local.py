@@ -15,7 +15,7 @@ class Local:
     def __init__(self, jobs: int):
         self.jobs = jobs
         self.threads = max(1, cores() // jobs)
-        self.running: dict[Run, subprocess.Popen] = {}
+        self.running: dict[Run, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Local:
         return self
@@ -50,7 +50,7 @@ class Local:
 
 
 def cores() -> int:
-    """Those that this process may use, which a job of Slurm or a container may limit."""
+    """Return how many this process may use, which a job of Slurm or a container may limit."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -24,7 +24,7 @@ folder in RESULTS_DIR is named after its settings: train.py's default name, then
 as train.py has it by default. Its output goes to log.txt in that folder.
 
 Whatever happened, give the same command again: runs that have finished are kept, interrupted ones
-go on, missing and failed ones are made. So a grid may also be extended. Ctrl-C and SIGTERM let
+resume, missing and failed ones are made. So a grid may also be extended. Ctrl-C and SIGTERM let
 the runs under way write a checkpoint first; a second Ctrl-C does not wait for them."""
 
 EPILOG = """\

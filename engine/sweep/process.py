@@ -18,7 +18,7 @@ HEADER = "--- "  # begins the line of the log that says what is started
 SHOWN = 5  # lines of a log
 
 
-def start_train(words: Sequence[str], threads: int, log: Path) -> subprocess.Popen:
+def start_train(words: Sequence[str], threads: int, log: Path) -> subprocess.Popen[bytes]:
     """Start train.py with a number of threads, in a process that ends when this one does.
 
     It has a process group of its own, so that Ctrl-C reaches it only through us.

@@ -124,7 +124,7 @@ class RayCluster:
                 put_in_place(pending.folder, {**files, "status": b"interrupted"})
 
     def why(self, error: RayError, run: Run) -> str | None:
-        """Why a run has ended without a result; None if it is to be started again."""
+        """Return why a run ended without a result; None if it is to be started again."""
         if isinstance(error, TaskCancelledError):
             return "not started"
         if isinstance(error, RayTaskError):

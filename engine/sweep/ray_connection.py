@@ -48,7 +48,7 @@ def sources() -> list[Path]:
 
 
 def try_to_reach(address: str) -> None:
-    """Raise an OSError if nobody listens there, which Ray takes minutes to find out."""
+    """Raise an OSError if nothing listens there, which Ray takes minutes to find out."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon:
         socket.create_connection((host, int(port)), timeout=10).close()

@@ -22,7 +22,7 @@ PAUSE = 0.5  # seconds between looks at the run
 class MessageQueue:
     """Messages from nodes, with the files of a run so far; its answer says whether to stop."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.messages: list[tuple[int, Files]] = []
         self.stopping = False
 

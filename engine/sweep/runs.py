@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from errors import UsageError
 from methods import METHODS
@@ -26,7 +27,7 @@ class Run:
     """One run, as a command line of train.py gives it."""
 
     words: Words
-    settings: Mapping  # as config.json has them
+    settings: Mapping[str, Any]  # as config.json has them
 
     @property
     def folder(self) -> RunFolder:
@@ -94,7 +95,7 @@ def read_run(words: Words) -> tuple[Run, list[str]]:
     return Run(words, vars(settings)), notes
 
 
-def name_of(settings: Mapping) -> str:
+def name_of(settings: Mapping[str, Any]) -> str:
     """Return a folder's name with all settings but the defaults and those of no consequence.
 
     It depends on nothing else, so that a run has one name in whatever grid it occurs. Where a new
@@ -113,12 +114,12 @@ def name_of(settings: Mapping) -> str:
 
 
 @functools.cache
-def defaults(dataset: str, method: str, augmentation: str) -> Mapping:
+def defaults(dataset: str, method: str, augmentation: str) -> Mapping[str, Any]:
     choice = ("--dataset", dataset, "--method", method, "--augmentation", augmentation)
     return vars(parse(choice)[0])
 
 
-def flatten(settings: Mapping) -> dict[str, object]:
+def flatten(settings: Mapping[str, Any]) -> dict[str, object]:
     """Settings with the options of method and augmentation among them."""
     options = {**settings["method_options"], **settings["augmentation_options"]}
     names = [name for name in settings if name not in ("method_options", "augmentation_options")]
@@ -137,8 +138,8 @@ def text_of(value: object) -> str:
     return f"-{value}" if isinstance(value, str) else str(value)
 
 
-def differences(theirs: Mapping, ours: Mapping) -> list[str]:
-    """In words, the settings that are not the same."""
+def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
+    """Return in words the settings that are not the same."""
     return [
         f"{name} {theirs.get(name)} and {ours.get(name)}"
         for name in sorted({*theirs, *ours})
@@ -160,7 +161,7 @@ def check_ended(run: Run) -> None:
 
 
 def other_settings(run: Run) -> list[str]:
-    """In words, the settings of the run in the folder that are not this run's."""
+    """Return in words the settings of the run in the folder that are not this run's."""
     try:
         theirs = run.stored().config().settings
     except BadRun as error:

@@ -6,6 +6,7 @@ import argparse
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from errors import Interrupted, UsageError, as_flags, say
 
@@ -19,8 +20,9 @@ from .process import LOG
 from .progress import Failure, Progress
 from .runs import Run, each_once, list_runs
 from .schedule import Executor, Schedule
-from .tuning import list_cells, write_choices
+from .tuning import Cell, list_cells, write_choices
 
+Part = TypeVar("Part", Run, Cell)
 STATES = {None: "to make", "finished": "finished", "diverged": "diverged"}
 
 
@@ -47,14 +49,14 @@ def sweep_grids(options: argparse.Namespace, flags: Mapping[str, Sequence[str]])
         return tuned_sweep(options, grids(options.grid, flags))
     runs, notes = list_runs(expand(grids(options.grid, flags)))
     say_notes(notes)
-    return 1 if make_runs(options, share_of(runs, options)) else 0
+    return 1 if make_runs(options, part_of_shard(runs, options)) else 0
 
 
 def tuned_sweep(options: argparse.Namespace, of_grids: list[Grid]) -> int:
     """Make each cell's trials, then its runs with the values that did best; 0 or 1."""
     cells, notes = list_cells(of_grids, dict(options.tune), options.trials)
     say_notes(notes)
-    ours = share_of(cells, options)
+    ours = part_of_shard(cells, options)
     trials = [run for cell in ours for run in cell.trials]
     failed = bool(make_runs(options, trials, "trials, on held-out images", may_diverge=True))
     ready = [cell for cell in ours if cell.has_ended()]
@@ -78,8 +80,8 @@ def say_notes(notes: Iterable[str]) -> None:
         say(f"note: {note}")
 
 
-def share_of(parts: list, options: argparse.Namespace) -> list:
-    """This shard's part of them."""
+def part_of_shard(parts: list[Part], options: argparse.Namespace) -> list[Part]:
+    """Return the part that this shard makes."""
     first, step = options.shard
     return parts[first - 1 :: step]
 
@@ -128,7 +130,7 @@ def make_runs(
 
 
 def grids(path: Path | None, flags: Mapping[str, Sequence[str]]) -> list[Grid]:
-    """Those of the file, if one is given, with the values of the command line put in."""
+    """Return those of the file, if one is given, with the values of the command line put in."""
     given = grid_of_words(flags)
     return [given] if path is None else [grid | given for grid in read_grids(path)]
 

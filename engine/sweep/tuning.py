@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from errors import UsageError
 
@@ -28,9 +29,9 @@ from .runs import Run, each_once, flatten, read_run
 
 CHOICES = "tuned.csv"  # in the results folder
 TRIALS_SEED = 0  # of the choice of --trials
-ALWAYS_TOLD = ("dataset", "model", "method", "augmentation", "budget")
-#: Of the settings of a run, what is the same in all cells.
-UNTOLD = ("seed", "validation", "results_dir", "experiment_name")
+ALWAYS_NAMED = ("dataset", "model", "method", "augmentation", "budget")
+#: Settings of a run that are the same in all cells.
+NEVER_NAMED = ("seed", "validation", "results_dir", "experiment_name")
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +66,7 @@ class Cell:
 
 
 def accuracy_of(run: Run) -> float | None:
-    """In percent after the last epoch, on the images held out; None if the run diverged."""
+    """Return the accuracy on the images held out, percent, at the end; None if it diverged."""
     if run.status() == "diverged":
         return None
     try:
@@ -168,7 +169,7 @@ def names_of(values: Sequence[Words]) -> list[str]:
 
 def merged(cells: Iterable[Cell]) -> list[Cell]:
     """The different ones of some cells, each with the test runs of all its equals."""
-    found: dict[tuple, Cell] = {}
+    found: dict[tuple[Path, ...], Cell] = {}
     for cell in cells:
         first = found.setdefault(tuple(run.path for run in cell.trials), cell)
         if first is not cell:
@@ -208,7 +209,7 @@ def write_choices(cells: Iterable[Cell]) -> None:
             of_results.setdefault(cell.results, []).append(cell)
     for results, ended in of_results.items():
         places = [flatten(cell.trials[0].settings) for cell in ended]
-        named = [name for name in places[0] if tells_apart(name, places)]
+        named = [name for name in places[0] if is_named(name, places)]
         tuned = {*chain(*(cell.tuned for cell in ended))}
         rows = [
             {name: place.get(name) for name in named if name not in tuned} | row_of(cell)
@@ -223,11 +224,11 @@ def write_choices(cells: Iterable[Cell]) -> None:
         aside.replace(results / CHOICES)
 
 
-def tells_apart(name: str, places: Sequence[Mapping]) -> bool:
+def is_named(name: str, places: Sequence[Mapping[str, Any]]) -> bool:
     """Return whether to say what value a setting, which all cells have, has in each."""
-    if name in UNTOLD or not all(name in place for place in places):
+    if name in NEVER_NAMED or not all(name in place for place in places):
         return False
-    return name in ALWAYS_TOLD or any(place[name] != places[0][name] for place in places)
+    return name in ALWAYS_NAMED or any(place[name] != places[0][name] for place in places)
 
 
 def row_of(cell: Cell) -> dict[str, object]:
