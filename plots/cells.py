@@ -201,7 +201,7 @@ def add_labels(table: pd.DataFrame, axis: str) -> tuple[pd.DataFrame, list[str]]
         options = group[f"{axis}_options"].map(json.loads)
         constructor = registry.get(name)
         declared = options_of(constructor) if constructor else {}
-        labels = options.map(partial(label_of, name, declared, untold(declared, options)))
+        labels = options.map(partial(label_of, name, declared, unnamed(declared, options)))
         table.loc[group.index, f"{axis}_label"] = labels
         if labels.nunique() > 1:
             texts = ", ".join(labels.unique())
@@ -209,7 +209,7 @@ def add_labels(table: pd.DataFrame, axis: str) -> tuple[pd.DataFrame, list[str]]
     return table, notes
 
 
-def untold(declared: Mapping, options: pd.Series) -> list[str]:
+def unnamed(declared: Mapping, options: pd.Series) -> list[str]:
     """The options that are alike in all runs and name a file, or what was done before them."""
     keys = []
     for key, (_, default, facts) in declared.items():
@@ -220,7 +220,7 @@ def untold(declared: Mapping, options: pd.Series) -> list[str]:
     return keys
 
 
-def tell_tuned(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+def label_tuned(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Add values to the method's label where tuning chose several in one cell."""
     cell = ["setup", "method_label", "augmentation_label", "budget"]
     for _, group in table.groupby(["setup", "method_label"], sort=False):
@@ -231,12 +231,12 @@ def tell_tuned(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     return table, []
 
 
-def label_of(name: str, declared: Mapping, untold: Sequence[str], options: Mapping) -> str:
+def label_of(name: str, declared: Mapping, unnamed: Sequence[str], options: Mapping) -> str:
     """A method or augmentation with those of its options that are not as by default."""
     named = {
         key: value
         for key, value in options.items()
-        if key not in untold and (key not in declared or value != declared[key][1])
+        if key not in unnamed and (key not in declared or value != declared[key][1])
     }
     families = {key.partition("_")[0] for key in options if key not in options_of(Selecting)}
     prefix = f"{families.pop()}_" if len(families) == 1 else ""  # such as dro_
@@ -269,7 +269,7 @@ def arrange(runs: Sequence[Run], results: Path) -> tuple[pd.DataFrame, list[str]
         add_setups,
         lambda table: add_labels(table, "method"),
         lambda table: add_labels(table, "augmentation"),
-        tell_tuned,
+        label_tuned,
     ):
         table, more = step(table)
         notes += more
