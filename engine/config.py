@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from augmentations import AUGMENTATIONS
-from data import DATASETS
+from data import DATASETS, Source
 from errors import UsageError
 from methods import METHODS
 from methods.scores import RECORDED
@@ -51,6 +51,16 @@ def setting(default: object, help_: str, group: str, **facts: Any) -> Any:
     return field(default=default, metadata=dict(help=help_, group=group, **facts))
 
 
+def own_defaults(name: str) -> str:
+    """Return, for a help text, the defaults of data sets that have one of their own."""
+    own = {dataset: getattr(source, name) for dataset, source in DATASETS.items()}
+    return "".join(
+        f", for {dataset} {value}"
+        for dataset, value in own.items()
+        if value != getattr(Source, name)
+    )
+
+
 def tunable_settings() -> list[str]:
     """Return what a method may be tuned by: the optimizer's settings, and options with a value."""
     options = {
@@ -76,10 +86,7 @@ class RunConfig:
     """
 
     method: str = setting(
-        "SGD",
-        f"how the budget is spent: {', '.join(METHODS)}",
-        TASK,
-        choices=METHODS,
+        "SGD", f"how the budget is spent: {', '.join(METHODS)}", TASK, choices=METHODS
     )
     augmentation: str = setting(
         "standard",
@@ -152,8 +159,8 @@ class RunConfig:
     )
     model: str = setting(
         None,
-        f"{', '.join(RESNETS)} (w: base width), or any network of timm's; default resnet18 "
-        f"({STUDY}), for digits resnet10-w16",
+        f"{', '.join(RESNETS)} (w: base width), or any network of timm's; default {Source.model} "
+        f"({STUDY}){own_defaults('model')}",
         TASK,
     )
 
@@ -179,8 +186,8 @@ class RunConfig:
     )
     epochs: int = setting(
         None,
-        "budgeted epochs, each of floor(floor(budget * images) / batch size) steps; default 200 "
-        f"({STUDY}), for digits 50",
+        "budgeted epochs, each of floor(floor(budget * images) / batch size) steps; default "
+        f"{Source.epochs} ({STUDY}){own_defaults('epochs')}",
         OPTIMIZER,
         low=1,
         high=1_000_000,
@@ -275,11 +282,7 @@ class RunConfig:
         where=True,
     )
     eval_every: int = setting(
-        1,
-        "epochs between evaluations; the last epoch is always evaluated",
-        RUN,
-        low=1,
-        where=True,
+        1, "epochs between evaluations; the last epoch is always evaluated", RUN, low=1, where=True
     )
     record: list[str] | None = setting(
         None,
