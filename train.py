@@ -11,12 +11,15 @@ def main(arguments: list[str]) -> int:
     """Make one run; return the exit status, 0 or that of the error, which is one line."""
 
     def work() -> int:
-        from engine.driver import run
         from engine.flags import parse
 
         config, notes = parse(arguments)
         for note in notes if is_first_of_machine() else ():
             say(f"note: {note}")
+        from engine.driver import (
+            run,  # PyTorch takes seconds to import; a wrong flag is said at once
+        )
+
         run(config)
         return 0
 

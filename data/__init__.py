@@ -11,11 +11,14 @@ from .rows import Rows
 
 @dataclass(frozen=True)
 class Source:
-    """An entry of the registry: how to load a data set, and what a run takes by default."""
+    """An entry of the registry: how to load a data set, and what a run takes by default.
+
+    Without a network or a number of epochs of its own, it is trained as in the published study.
+    """
 
     load: Callable[..., Dataset]  # of the data folder and, by keyword, data_seed and image_size
-    model: str = "resnet18"
-    epochs: int = 200
+    model: str | None = None
+    epochs: int | None = None
     resizes: bool = False  # whether image_size may be given
 
 

@@ -30,7 +30,7 @@ from .evaluation import Evaluator
 from .loader import Loader
 from .models import create_model
 from .network import Network, choose_precision
-from .options import require_options
+from .options import options_of, require_options
 from .trainer import Trainer
 
 METHOD_SEED = 2  # keeps a method's draws apart from those of the loader, which uses 0 and 1
@@ -111,7 +111,7 @@ def create_augmentation(settings: RunConfig, height: int, width: int) -> Augment
 def create_method(settings: RunConfig, task: Task) -> Method:
     """Create the method, which records per-example statistics where that is asked for."""
     constructor, options = METHODS[settings.method], settings.method_options
-    require_options(constructor, options)
+    require_options(options_of(constructor), options)
     try:
         method = constructor(task, **options)
     except OptionError as error:

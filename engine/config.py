@@ -15,18 +15,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from augmentations import AUGMENTATIONS
-from data import DATASETS, Source
 from errors import UsageError
-from methods import METHODS
-from methods.scores import RECORDED
 
 from .cadence import Cadence
-from .models import RESNETS
-from .options import options_of, plain_kind
+from .options import Option, plain_kind
+from .registries import AUGMENTATIONS, DATASETS, METHODS, RECORDED
 from .values import Convert, converter, quoted
 
 STUDY = "Arazo et al. 2021"
+MODEL, EPOCHS = "resnet18", 200  # the study's; some data sets have others of their own
+#: Networks of models.py: blocks per stage, and base width. The study's is the first.
+RESNETS = {
+    MODEL: ((2, 2, 2, 2), 64),
+    "resnet18-w16": ((2, 2, 2, 2), 16),
+    "resnet10-w32": ((1, 1, 1, 1), 32),
+    "resnet10-w24": ((1, 1, 1, 1), 24),
+    "resnet10-w16": ((1, 1, 1, 1), 16),
+    "resnet10-w8": ((1, 1, 1, 1), 8),
+}
 GAMMA = 0.1
 RECORD_EPOCHS = 10
 SEED = dict(low=0, high=2**32 - 1)
@@ -53,20 +59,16 @@ def setting(default: object, help_: str, group: str, **facts: Any) -> Any:
 
 def own_defaults(name: str) -> str:
     """Return, for a help text, the defaults of data sets that have one of their own."""
-    own = {dataset: getattr(source, name) for dataset, source in DATASETS.items()}
-    return "".join(
-        f", for {dataset} {value}"
-        for dataset, value in own.items()
-        if value != getattr(Source, name)
-    )
+    own = {dataset: getattr(defaults, name) for dataset, defaults in DATASETS.items()}
+    return "".join(f", for {dataset} {value}" for dataset, value in own.items() if value)
 
 
 def tunable_settings() -> list[str]:
     """Return what a method may be tuned by: the optimizer's settings, and options with a value."""
     options = {
         name: None
-        for cls in (*METHODS.values(), *AUGMENTATIONS.values())
-        for name, (kind, _, facts) in options_of(cls).items()
+        for options in (*METHODS.values(), *AUGMENTATIONS.values())
+        for name, (kind, _, facts) in options.items()
         if kind is not bool and "needed" not in facts
     }
     return [*settings_with("tunable"), *options]
@@ -159,7 +161,7 @@ class RunConfig:
     )
     model: str = setting(
         None,
-        f"{', '.join(RESNETS)} (w: base width), or any network of timm's; default {Source.model} "
+        f"{', '.join(RESNETS)} (w: base width), or any network of timm's; default {MODEL} "
         f"({STUDY}){own_defaults('model')}",
         TASK,
     )
@@ -187,7 +189,7 @@ class RunConfig:
     epochs: int = setting(
         None,
         "budgeted epochs, each of floor(floor(budget * images) / batch size) steps; default "
-        f"{Source.epochs} ({STUDY}){own_defaults('epochs')}",
+        f"{EPOCHS} ({STUDY}){own_defaults('epochs')}",
         OPTIMIZER,
         low=1,
         high=1_000_000,
@@ -376,12 +378,13 @@ class RunConfig:
         except ValueError as error:
             raise UsageError(str(error)) from None
         notes: list[str] = []
-        source = DATASETS[config.dataset]
-        if config.image_size and not source.resizes:
+        of_data = DATASETS[config.dataset]
+        if config.image_size and not of_data.resizes:
             raise UsageError(f"`image_size`: {config.dataset} has a size of its own; leave it out")
-        for name, value in ("model", source.model), ("epochs", source.epochs):
-            if getattr(config, name) is None:
-                setattr(config, name, value)
+        if config.model is None:
+            config.model = of_data.model or MODEL
+        if config.epochs is None:
+            config.epochs = of_data.epochs or EPOCHS
         check_scoring_run(config, notes)
         check_schedule(config, notes)
         recorded = config.record_epochs not in (None, RECORD_EPOCHS)
@@ -414,7 +417,7 @@ def check_scoring_run(config: RunConfig, notes: list[str]) -> None:
     """Leave `count_scoring_run` on only where there are runs to count and a budget to pay from."""
     if not config.count_scoring_run:
         return
-    options = options_of(METHODS[config.method]).values()
+    options = METHODS[config.method].values()
     needs_scores = any("needed" in option.facts for option in options)
     if config.compute_budget and needs_scores:
         return
@@ -452,7 +455,7 @@ def check_schedule(config: RunConfig, notes: list[str]) -> None:
 SETTINGS: dict[str, dataclasses.Field[Any]] = {
     each.name: each for each in dataclasses.fields(RunConfig) if "help" in each.metadata
 }
-REGISTRIES: dict[str, Mapping[str, type]] = {"method": METHODS, "augmentation": AUGMENTATIONS}
+REGISTRIES = {"method": METHODS, "augmentation": AUGMENTATIONS}
 
 
 def settings_with(role: str) -> list[str]:
@@ -515,20 +518,19 @@ def check_setting(name: str, value: object) -> Any:
 
 
 def check_options(
-    key: str, chosen: str, constructor: type, given: object, absent: str = "default"
+    key: str, chosen: str, declared: Mapping[str, Option], given: object, absent: str = "default"
 ) -> dict[str, Any]:
     """Return the options of a method or augmentation, checked, with those not given.
 
     Args:
         key: name of the setting.
-        chosen: name of the method or augmentation, and its `constructor`.
+        chosen: name of the method or augmentation, and the options that it has `declared`.
         given: name -> value.
         absent: what an option that is not given is: its default, or, of a run of an older version,
             what was done before there was the option.
     """
     if not isinstance(given, Mapping):
         raise ValueError(f"`{key}`: {quoted(given)} is not a table of names and values")
-    declared = options_of(constructor)
     for name in given.keys() - declared.keys():
         raise ValueError(f"`{key}`: {quoted(name)} is not an option of {chosen}")
     options: dict[str, Any] = {}

@@ -20,7 +20,7 @@ from .config import (
     check_options,
     check_setting,
 )
-from .options import options_of
+from .options import Option
 from .status import find_file
 from .values import Convert, number, one_of, quoted
 
@@ -150,13 +150,12 @@ def check_settings(written: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_options(
-    key: str, chosen: str, constructor: type, written: Mapping[str, Any]
+    key: str, chosen: str, declared: Mapping[str, Option], written: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the options of a method or augmentation, likewise."""
-    declared = options_of(constructor)
     former = {old: new for old, new in RENAMED.items() if new in declared and old not in declared}
     options = {former.get(name, name): value for name, value in written.items()}
-    return check_options(key, chosen, constructor, options, absent="before")
+    return check_options(key, chosen, declared, options, absent="before")
 
 
 def table(value: object, name: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 
 from budgetbench import __version__
-from errors import UsageError, is_first_of_machine, say
+from errors import Failed, UsageError, is_first_of_machine, say
 
 from . import checkpoint
 from .board import Board
@@ -20,7 +21,7 @@ from .identity import describe, identity
 from .log import RunLog
 from .loop import train
 from .machine import find_device, set_up_torch
-from .run_folder import COLUMNS, ENDED, SCORES_FILE, RunFolder
+from .run_folder import COLUMNS, ENDED, MODEL_FILE, SCORES_FILE, RunFolder
 from .signals import Signals
 from .trainer import Trainer
 
@@ -47,10 +48,10 @@ def run(config: RunConfig) -> Path:
     device = find_device(settings.device, world)
     set_up_torch(settings, device)
     with world.process_group(device):
-        if world.is_main:
-            run_main(settings, device, world)
-        else:
-            run_other(settings, device, world)
+        try:
+            (run_main if world.is_main else run_other)(settings, device, world)
+        except torch.OutOfMemoryError as error:
+            raise Failed("out of GPU memory; lower `batch_size` or the `model`") from error
     return Path(settings.results_dir) / settings.experiment_name
 
 
@@ -73,7 +74,9 @@ def run_main(settings: RunConfig, device: torch.device, world: World) -> None:
             log = RunLog(settings, trainer, signals, folder, rows)
             with log.bar:
                 train(trainer, log, settings.eval_every)
-            folder.write_model(trainer.model.state_dict())
+            buffer = io.BytesIO()
+            torch.save(trainer.model.state_dict(), buffer)
+            folder.write(MODEL_FILE, buffer.getbuffer())
             if settings.record:
                 paid = trainer.method.scoring_cost
                 cost = None if paid is None else rows[-1]["cost"] + paid

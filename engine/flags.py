@@ -10,7 +10,7 @@ from typing import Any
 
 from errors import UsageError, as_flags
 
-from .options import options_of
+from .options import Option
 from .values import converter
 
 if typing.TYPE_CHECKING:
@@ -63,11 +63,8 @@ def unknown_flag(known: Iterable[str], word: str) -> UsageError:
 
 
 def build_parser() -> Parser:
-    from augmentations import AUGMENTATIONS
-    from methods import METHODS
-
     from . import published
-    from .config import OPTIMIZER, RUN, TASK
+    from .config import OPTIMIZER, REGISTRIES, RUN, TASK
 
     parser = Parser(
         prog="train.py",
@@ -81,8 +78,8 @@ def build_parser() -> Parser:
     )
     add_settings(parser, TASK)
     add_settings(parser, OPTIMIZER)
-    add_options(parser, "options of methods", METHODS.values())
-    add_options(parser, "options of augmentations", AUGMENTATIONS.values())
+    for axis, registry in REGISTRIES.items():
+        add_options(parser, f"options of {axis}s", registry.values())
     add_settings(parser, RUN)
     published.add_flags(parser)
     return parser
@@ -116,10 +113,10 @@ def add_settings(parser: Parser, title: str) -> None:
         group.add_argument(flag_of(name), **common)
 
 
-def add_options(parser: Parser, title: str, constructors: Iterable[type]) -> None:
-    """Add a group of flags, one for each option that any of the constructors declares."""
+def add_options(parser: Parser, title: str, parts: Iterable[Mapping[str, Option]]) -> None:
+    """Add a group of flags, one for each option that any of some parts has."""
     group = parser.add_argument_group(title)
-    declared = {name: option for cls in constructors for name, option in options_of(cls).items()}
+    declared = {name: option for options in parts for name, option in options.items()}
     for name, (kind, default, facts) in declared.items():
         help_ = as_flags(facts["help"])
         if default is not None and kind is not bool and "default" not in help_:
@@ -135,15 +132,18 @@ def add_options(parser: Parser, title: str, constructors: Iterable[type]) -> Non
 
 
 def take_options(
-    given: dict[str, Any], registry: Mapping[str, type], chosen: str, notes: list[str]
+    given: dict[str, Any],
+    registry: Mapping[str, Mapping[str, Option]],
+    chosen: str,
+    notes: list[str],
 ) -> dict[str, Any]:
     """Move a registry's options off what is given; return those that the chosen entry takes."""
     taken = {}
-    for name in {name: None for cls in registry.values() for name in options_of(cls)}:
+    for name in {name: None for options in registry.values() for name in options}:
         if name not in given:
             continue
         value = given.pop(name)
-        if name in options_of(registry[chosen]):
+        if name in registry[chosen]:
             taken[name] = value
         else:
             notes.append(f"`{name}` has no effect with {chosen}")

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from errors import UsageError
 
+from .config import RESNETS
+
 
 class Block(nn.Module):
     """Two 3x3 convolutions beside a shortcut (He et al. 2016, Figure 2)."""
@@ -65,17 +67,6 @@ class ResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.blocks(F.relu(self.norm(self.stem(x)), inplace=True))
         return self.classifier(x.mean((2, 3), dtype=torch.float32))  # also under autocast
-
-
-#: Blocks per stage and base width. ResNet-18 of width 64 is the study's (Arazo et al. 2021).
-RESNETS = {
-    "resnet18": ((2, 2, 2, 2), 64),
-    "resnet18-w16": ((2, 2, 2, 2), 16),
-    "resnet10-w32": ((1, 1, 1, 1), 32),
-    "resnet10-w24": ((1, 1, 1, 1), 24),
-    "resnet10-w16": ((1, 1, 1, 1), 16),
-    "resnet10-w8": ((1, 1, 1, 1), 8),
-}
 
 
 def create_model(name: str, channels: int, classes: int, size: tuple[int, int]) -> nn.Module:

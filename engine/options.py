@@ -48,14 +48,13 @@ def plain_kind(annotated: object) -> type:
     return next(kind for kind in kinds if kind in (int, float, bool, str, list))
 
 
-def options_before(constructor: type) -> dict[str, object]:
+def values_before(options: Mapping[str, Option]) -> dict[str, object]:
     """Return what versions without some of the options did in their place: name -> value."""
-    options = options_of(constructor).items()
-    return {name: option.facts.get("before", option.default) for name, option in options}
+    return {name: each.facts.get("before", each.default) for name, each in options.items()}
 
 
-def require_options(constructor: type, options: Mapping[str, object]) -> None:
-    """Refuse options of which one that has to be given is not."""
-    for name, option in options_of(constructor).items():
-        if "needed" in option.facts and options[name] is None:
+def require_options(options: Mapping[str, Option], values: Mapping[str, object]) -> None:
+    """Refuse values of options where one that has to be given is not."""
+    for name, option in options.items():
+        if "needed" in option.facts and values[name] is None:
             raise UsageError(f"`{name}`: not given; it is {option.facts['needed']}")

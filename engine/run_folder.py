@@ -13,8 +13,6 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-import torch
-
 from errors import Diverged, Failed, Interrupted, UsageError
 
 from .board import Board
@@ -52,9 +50,10 @@ COLUMNS = (
 TRAINING_SECONDS = ("select_seconds", "data_seconds", "train_seconds")  # all but evaluation
 CLASS_COLUMNS = ("class", "train_count", "test_count", "test_accuracy", "test_loss")
 TUNING = "tuning"  # in a results folder: the trials of sweep.py `tune`, which no table counts
+MODEL_FILE = "model.pt"
 SCORES_FILE = "scores.npz"  # of `record`
 CHECKPOINTS = (CHECKPOINT, f"{CHECKPOINT}.whole", "checkpoint.previous.pt")
-FILES = ["status", "config.json", "curve.csv", "per_class.csv", "model.pt", SCORES_FILE]
+FILES = ["status", "config.json", "curve.csv", "per_class.csv", MODEL_FILE, SCORES_FILE]
 FILES += [LOCK, *CHECKPOINTS]
 ENDED = ("finished", "diverged", "unknown")  # runs that starting again does not continue
 LONGEST_NAME = 255  # bytes that file systems allow
@@ -128,8 +127,6 @@ class RunFolder:
                 f"{error.filename or self.path}: {error.strerror}; fix that and start the same "
                 "command again to resume from the last checkpoint"
             ) from error
-        except torch.OutOfMemoryError as error:
-            raise Failed("out of GPU memory; lower `batch_size` or the `model`") from error
         finally:
             with suppress(FileNotFoundError):  # the folder is gone: that error is under way
                 write_status(self.path, status)
@@ -195,11 +192,6 @@ class RunFolder:
 
     def write_per_class(self, rows: Sequence[Mapping]) -> None:
         self.write_table("per_class.csv", CLASS_COLUMNS, rows)
-
-    def write_model(self, state: dict) -> None:
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        self.write("model.pt", buffer.getbuffer())
 
     def write_table(self, name: str, columns: Sequence[str], rows: Sequence[Mapping]) -> None:
         text = io.StringIO(newline="")

@@ -17,6 +17,7 @@ from .clock import Clock
 from .evaluation import Evaluation, Evaluator
 from .loader import Loader
 from .network import Network
+from .optimizer import SGD
 
 DROPOUT = 3  # keeps its draws apart from those of the loader and of the method, which use 0 to 2
 
@@ -59,7 +60,7 @@ class Trainer:
         self.evaluator, self.budget, self.rate = evaluator, budget, rate
         self.model, self.scaler, self.world = network.model, network.scaler, network.world
         self.task, self.device = budget.task, network.device
-        self.optimizer = torch.optim.SGD(
+        self.optimizer = SGD(
             self.model.parameters(),
             lr=rate(0),
             momentum=momentum,

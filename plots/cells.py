@@ -199,8 +199,7 @@ def add_labels(table: pd.DataFrame, axis: str) -> tuple[pd.DataFrame, list[str]]
     registry = REGISTRIES[axis]
     for (setup, name), group in table.groupby(["setup", axis], sort=False):
         options = group[f"{axis}_options"].map(json.loads)
-        constructor = registry.get(name)
-        declared = options_of(constructor) if constructor else {}
+        declared = registry.get(name) or {}
         labels = options.map(partial(label_of, name, declared, unnamed(declared, options)))
         table.loc[group.index, f"{axis}_label"] = labels
         if labels.nunique() > 1:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from engine.config import REGISTRIES
 from engine.flags import flag_of
-from engine.options import Option, options_of
+from engine.options import Option
 
 
 class Unlisted(NamedTuple):
@@ -25,8 +25,8 @@ def unlisted(listed: Collection[str]) -> dict[str, Unlisted]:
     """Return the options of all registries that are not among the listed ones, by name."""
     found: dict[str, Unlisted] = {}
     for axis, registry in REGISTRIES.items():
-        for chosen, constructor in registry.items():
-            for name, option in options_of(constructor).items():
+        for chosen, options in registry.items():
+            for name, option in options.items():
                 if name in found:
                     found[name].users.add(chosen)
                 elif name not in listed:

@@ -11,6 +11,7 @@ from torch import Tensor
 from engine.build import create_method
 from engine.config_file import read_options
 from engine.flags import parse
+from engine.options import options_of
 from engine.sweep.runs import name_of
 from engine.trainer import Trainer
 from errors import UsageError
@@ -211,7 +212,7 @@ def test_the_published_flag_says_what_it_does_here() -> None:
 )
 def test_settings_of_runs_without_the_option(method, theirs, epochs) -> None:
     """Selective backprop had no uniform start, whatever its default is now."""
-    options = read_options("method_options", method, METHODS[method], theirs)
+    options = read_options("method_options", method, options_of(METHODS[method]), theirs)
     assert options["uniform_epochs"] == epochs
     assert "warmup_epochs" not in options
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from errors import UsageError
-from methods import METHODS
 
 from ..config import IN_DEFAULT_NAME, consequential, settings_with
 from ..config_file import BadRun
 from ..flags import parse
-from ..options import options_before, require_options
+from ..options import require_options, values_before
+from ..registries import METHODS
 from ..run_folder import RunFolder
 from ..runs import StoredRun, find_run
 from ..status import holder
@@ -103,7 +103,7 @@ def name_of(settings: Mapping[str, Any]) -> str:
     names.
     """
     plain = flatten(defaults(*(settings[name] for name in ("dataset", "method", "augmentation"))))
-    plain |= options_before(METHODS[settings["method"]])
+    plain |= values_before(METHODS[settings["method"]])
     parts, incidental = [settings["experiment_name"]], settings_with("where")
     for name, value in flatten(settings).items():
         rounded = isinstance(value, float) and value != float(f"{value:g}")
