@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,15 @@ from .budget import TRAINING_COST, Budget, check_steps, linear_rate, step_rate
 from .config import RunConfig
 from .distributed import ALONE, World
 from .evaluation import Evaluator
+from .images import memory
 from .loader import Loader
 from .models import create_model
 from .network import Network, choose_precision
 from .options import options_of, require_options
 from .trainer import Trainer
 
+#: Sets of data that stay in memory, for the many runs of a process or of its forks.
+KEPT: dict[tuple[object, ...], Dataset] = {}
 METHOD_SEED = 2  # keeps a method's draws apart from those of the loader, which uses 0 and 1
 
 
@@ -145,9 +149,8 @@ def create_budget(settings: RunConfig, method: Method) -> Budget:
 
 
 def load_dataset(settings: RunConfig) -> Dataset:
-    dataset = DATASETS[settings.dataset].load(
-        Path(settings.data_dir), data_seed=settings.data_seed, image_size=settings.image_size
-    )
+    """Load the data set of some settings, with the choices among its images that they make."""
+    dataset = KEPT.get(source_of(settings)) or load_source(settings)
     classes = len(dataset.classes)
     if settings.num_classes not in (None, classes):
         raise UsageError(
@@ -172,3 +175,31 @@ def split(settings: RunConfig) -> dict:
         seed=settings.data_seed,
         proportional=bool(settings.imbalance),
     )
+
+
+def load_source(settings: RunConfig) -> Dataset:
+    """Load all of a data set."""
+    return DATASETS[settings.dataset].load(
+        Path(settings.data_dir), data_seed=settings.data_seed, image_size=settings.image_size
+    )
+
+
+def source_of(settings: RunConfig) -> tuple[object, ...]:
+    """Return what decides what `load_source` returns."""
+    return settings.dataset, settings.data_dir, settings.data_seed, settings.image_size
+
+
+def keep_dataset(settings: RunConfig) -> None:
+    """Keep a data set in memory, where it takes no more than an eighth of the machine's.
+
+    Larger ones stay in their files, which the runs then read by themselves.
+    """
+    if source_of(settings) in KEPT:
+        return
+    dataset = load_source(settings)
+    parts = dataset.train_images, dataset.test_images
+    kept = sum(each.train_images.nbytes + each.test_images.nbytes for each in KEPT.values())
+    if kept + sum(images.nbytes for images in parts) <= memory(torch.device("cpu")) / 8:
+        train, test = (np.array(images) for images in parts)
+        dataset = replace(dataset, train_images=train, test_images=test)
+        KEPT[source_of(settings)] = dataset

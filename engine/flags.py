@@ -8,7 +8,7 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from errors import UsageError, as_flags
+from errors import UsageError, as_flags, exit_status_of, is_first_of_machine, say
 
 from .options import Option
 from .values import converter
@@ -181,3 +181,22 @@ def parse(arguments: Sequence[str]) -> tuple[RunConfig, list[str]]:
     except UsageError as error:
         raise UsageError(as_flags(str(error))) from None
     return config, [as_flags(note) for note in (*notes, *more)]
+
+
+def main(arguments: list[str]) -> int:
+    """Make one run, as `python train.py ARGUMENTS`.
+
+    Returns:
+        The exit status: 0, or that of the error, which is said in one line.
+    """
+
+    def work() -> int:
+        config, notes = parse(arguments)
+        for note in notes if is_first_of_machine() else ():
+            say(f"note: {note}")
+        from .driver import run  # imports PyTorch, which takes seconds: flags are refused before
+
+        run(config)
+        return 0
+
+    return exit_status_of("train.py", work)

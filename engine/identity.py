@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shlex
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -18,6 +16,7 @@ import torch
 from budgetbench import __version__
 
 from .config import RunConfig, consequential
+from .source import commit
 from .trainer import Trainer
 
 
@@ -100,17 +99,3 @@ def describe_start(trainer: Trainer) -> dict:
             **{package: version(package) for package in ("torch", "torchvision", "numpy")},
         },
     }
-
-
-def commit() -> str | None:
-    """The commit of the code that runs, with -dirty if it was changed; None outside git.
-
-    SOURCE_COMMIT gives it to the nodes of a cluster, which get the code without its history.
-    """
-    if "SOURCE_COMMIT" in os.environ:
-        return os.environ["SOURCE_COMMIT"] or None
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

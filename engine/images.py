@@ -22,7 +22,10 @@ class ResidentImages:
     """uint8 images [n, c, h, w], all of them on the device."""
 
     def __init__(self, images: np.ndarray | Rows, device: torch.device):
-        self.images = torch.tensor(np.asarray(images), device=device)
+        array = np.asarray(images)
+        # Memory that may be written to is shared: by the forks of a sweep, of one data set.
+        own = array if array.flags.writeable else array.copy()
+        self.images = torch.from_numpy(own).to(device)
 
     def __len__(self) -> int:
         return len(self.images)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-import train
+from engine.flags import main as train_main
 from engine.scores import main as make_scores
 
 # Before PyTorch is imported. Its threads wait for each other busily, which takes ten times as long
@@ -130,7 +130,7 @@ def main_here(
 
 @pytest.fixture
 def train_here(main_here: Callable[..., Completed]) -> Callable[..., Completed]:
-    return partial(main_here, train.main)
+    return partial(main_here, train_main)
 
 
 @pytest.fixture

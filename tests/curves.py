@@ -19,9 +19,16 @@ from pathlib import Path
 import torch
 from torch import nn
 
-import train
 from augmentations import AUGMENTATIONS
+from engine.flags import main as train_main
 from engine.scores import main as make_scores
+from engine.signals import Signals
+from engine.sweep.estimate import Estimator
+from engine.sweep.local import Local
+from engine.sweep.progress import Progress
+from engine.sweep.runs import list_runs
+from engine.sweep.schedule import Schedule
+from engine.sweep.warm import WarmServer
 from methods import METHODS
 
 #: The same kernels on all x86 processors with AVX2, as far as PyTorch's libraries let one choose.
@@ -55,10 +62,20 @@ def digest_of(folder: Path) -> str:
 
 def make(name: str, *words: str) -> Path:
     with contextlib.redirect_stdout(io.StringIO()):
-        status = train.main([*COMMON, "--experiment-name", name, *words])
+        status = train_main([*COMMON, "--experiment-name", name, *words])
     if status:
         raise SystemExit(f"{name}: exit status {status}")
     return Path("results") / name
+
+
+def make_all(lines: list[tuple[str, ...]]) -> None:
+    """Make runs as a sweep does: its forks have to make them as this process would."""
+    runs, _ = list_runs(lines)
+    progress = Progress(len(runs), 0, Estimator([]))
+    with WarmServer() as server, contextlib.redirect_stdout(io.StringIO()):
+        Schedule(runs, Local(2, server), progress).make(Signals())
+    if progress.failures:
+        raise SystemExit(f"failed: {progress.failures}")
 
 
 def probe() -> str:
@@ -90,16 +107,18 @@ def main() -> None:
         held_out = make("held-out", "--validation", "1000", "--seed", "3")
         with contextlib.redirect_stdout(io.StringIO()):
             make_scores([str(held_out), "--score", "irreducible-loss", "--out", "losses.npz"])
-        curves = {
-            f"{method} {augmentation}": digest_of(
-                make(
-                    f"{method}_{augmentation}",
+        names = {pair: "_".join(pair) for pair in product(METHODS, AUGMENTATIONS)}
+        make_all(
+            [
+                (
+                    *(*COMMON, "--experiment-name", name),
                     *("--method", method, "--augmentation", augmentation),
                     *OPTIONS.get(method, ()),
                 )
-            )
-            for method, augmentation in product(METHODS, AUGMENTATIONS)
-        }
+                for (method, augmentation), name in names.items()
+            ]
+        )
+        curves = {" ".join(pair): digest_of(Path("results") / name) for pair, name in names.items()}
     json.dump({"kernels": kernels, "curves": curves}, sys.stdout, indent=2)
 
 

@@ -25,12 +25,12 @@ from other_values import unlisted
 from PIL import Image
 from test_methods import SCORED
 
-import train
 from augmentations import AUGMENTATIONS
 from benchmarks.score_files import noise_options
 from data import DATASETS
 from engine import published
 from engine.flags import build_parser, parse
+from engine.flags import main as train_main
 from engine.models import create_model
 from engine.options import options_of
 from engine.run_folder import COLUMNS
@@ -1087,7 +1087,7 @@ def help_text() -> dict[str, str]:
 
 def test_the_help_has_every_group(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as leaving:
-        train.main(["--help"])
+        train_main(["--help"])
     assert leaving.value.code == 0
     text = capsys.readouterr().out
     for title in (

@@ -23,10 +23,10 @@ import torch
 from conftest import Completed
 
 import sweep
-import train
 from data import DATASETS
 from engine import checkpoint
 from engine.flags import build_parser
+from engine.flags import main as train_main
 from engine.run_folder import FILES, RunFolder
 from engine.scores import main as make_scores
 from methods.scores import ScoreFile, digest
@@ -35,7 +35,7 @@ from plots.claims import main as judge_claims
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 MAINS = {
-    "train.py": train.main,
+    "train.py": train_main,
     "sweep.py": sweep.main,
     "plots": plot,
     "plots.claims": judge_claims,
@@ -612,8 +612,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RunFolder, "append_row", append_and_stop)
         patch.chdir(root)
-        assert train.main(FINISHED) == 0
-        assert train.main([*STOPPED, "--checkpoint-every", "5steps"]) == 143
+        assert train_main(FINISHED) == 0
+        assert train_main([*STOPPED, "--checkpoint-every", "5steps"]) == 143
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, handler if number == signal.SIGTERM else signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -48,7 +48,8 @@ assert_refused = partial(conftest.assert_refused, absent="results")
 
 @pytest.fixture
 def sweep_here(main_here: Callable[..., Completed]) -> Callable[..., Completed]:
-    return partial(main_here, sweep.main)
+    """`sweep.py --isolate` in this process, which has PyTorch imported already."""
+    return partial(main_here, sweep.main, "--isolate")
 
 
 def runs_of(*words: str) -> list[Run]:

@@ -16,7 +16,7 @@ from conftest import ROOT
 from test_command_line import CPU
 from test_durability import has_checkpoint, wait_until
 
-from engine.identity import commit
+from engine.source import commit
 from engine.status import read_status
 
 ray = pytest.importorskip("ray")

@@ -46,7 +46,8 @@ sys.exit(3 if diverges else 0)
 
 @pytest.fixture
 def sweep_here(main_here: Callable[..., Completed]) -> Callable[..., Completed]:
-    return partial(main_here, sweep.main)
+    """`sweep.py --isolate` in this process, which has PyTorch imported already."""
+    return partial(main_here, sweep.main, "--isolate")
 
 
 @pytest.fixture

@@ -28,20 +28,21 @@ from ..build import (
 from ..config import RunConfig, settings_with
 from ..machine import check_device, find_device
 from ..models import create_model
-from .runs import Run
 
 
-def check_runs(runs: Iterable[Run]) -> None:
+def check_runs(runs: Iterable[Mapping[str, Any]]) -> None:
     """Refuse a run that could not start, with the UsageError that train.py would give.
 
-    Runs that differ only in their seed, or in where they are kept, are looked at once.
+    Args:
+        runs: settings of each. Those that differ only in their seed, or in where they are kept, are
+            looked at once.
     """
     different = {
-        as_text(run.settings, {"seed", "experiment_name", "results_dir"}): run for run in runs
+        as_text(settings, {"seed", "experiment_name", "results_dir"}): settings for settings in runs
     }
     facts, check_model = cache(read_facts), cache(make_model)
-    for run in different.values():
-        check_run(RunConfig(**run.settings), facts, check_model)
+    for settings in different.values():
+        check_run(RunConfig(**settings), facts, check_model)
 
 
 def check_run(

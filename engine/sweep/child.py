@@ -14,13 +14,14 @@ import sys
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
-def main(parent: int, command: list[str]) -> None:
+def end_with_parent(parent: int) -> None:
+    """Have this process sent SIGTERM when its parent ends, which has that id."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:
             sys.exit(128 + signal.SIGTERM)  # it is gone already
-    os.execv(command[0], command)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2:])
+    end_with_parent(int(sys.argv[1]))
+    os.execv(sys.argv[2], sys.argv[2:])

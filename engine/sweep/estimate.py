@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from methods import subset_size
-
 from ..config_file import BadRun
 from ..run_folder import TRAINING_SECONDS
 from ..runs import StoredRun, find_runs
 from .runs import Run
 
-STARTING = 5.0  # seconds that a run takes to import PyTorch and to read its data
+STARTING = 0.5  # seconds that a run takes besides its epochs
 # Runs that differ in one of these say nothing about each other's speed.
 COMPARABLE = ("dataset", "model", "train_images", "validation", "image_size", "device")
 SIMILAR = ("method", "augmentation", "batch_size")
@@ -63,7 +61,7 @@ class Estimator:
         if nearest is None:
             return None
         size = wanted["batch_size"]
-        steps = subset_size(wanted["budget"], nearest.num_images) // size
+        steps = steps_per_epoch(wanted, nearest.num_images)
         epoch = nearest.seconds_per_image * steps * size + nearest.seconds_per_evaluation
         return STARTING + epoch * max(wanted["epochs"] - epochs_made(run.path), 0)
 
@@ -97,7 +95,7 @@ def similarity(theirs: Mapping[str, Any], wanted: Mapping[str, Any]) -> tuple[An
 def read_finished(run: StoredRun) -> Finished:
     config, last = run.config(), run.last_row()
     settings = config.settings
-    steps = subset_size(settings["budget"], config.num_images) // settings["batch_size"]
+    steps = steps_per_epoch(settings, config.num_images)
     training = sum(float(last[name]) for name in TRAINING_SECONDS)
     evaluation = float(last["eval_seconds"])
     if not 0 <= training + evaluation < math.inf:
@@ -108,6 +106,11 @@ def read_finished(run: StoredRun) -> Finished:
         training / (settings["epochs"] * steps * settings["batch_size"]),
         evaluation / int(last["epoch"]),
     )
+
+
+def steps_per_epoch(settings: Mapping[str, Any], num_images: int) -> int:
+    """Return the steps of an epoch, or one more or less: the arithmetic is that of floats."""
+    return int(settings["budget"] * num_images) // settings["batch_size"]
 
 
 def epochs_made(folder: Path) -> int:

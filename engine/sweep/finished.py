@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from errors import UsageError
-from methods.scores import ScoreFile
 
 from ..board import EVENTS, Board
 from ..config_file import BadRun
@@ -18,6 +17,8 @@ def lacks_scores(run: Run) -> bool:
     wanted = run.settings["record"]
     if not wanted or run.status() != "finished":
         return False
+    from methods.scores import ScoreFile  # which imports PyTorch
+
     try:
         file = ScoreFile.read(run.path / SCORES_FILE)
     except ValueError:

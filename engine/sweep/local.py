@@ -7,15 +7,21 @@ import subprocess
 
 from .process import LOG, end_in_words, start_train
 from .runs import Run
+from .warm import WarmRun, WarmServer
 
 
 class Local:
-    """Makes a number of runs at once, each with its part of the cores."""
+    """Makes a number of runs at once, each with its part of the cores.
 
-    def __init__(self, jobs: int):
-        self.jobs = jobs
+    Args:
+        jobs: that number.
+        server: from which runs are forked; without it, each is a process started anew.
+    """
+
+    def __init__(self, jobs: int, server: WarmServer | None = None):
+        self.jobs, self.server = jobs, server
         self.threads = max(1, cores() // jobs)
-        self.running: dict[Run, subprocess.Popen[bytes]] = {}
+        self.running: dict[Run, subprocess.Popen[bytes] | WarmRun] = {}
 
     def __enter__(self) -> Local:
         return self
@@ -31,13 +37,18 @@ class Local:
 
     def start(self, run: Run) -> None:
         run.path.mkdir(parents=True, exist_ok=True)
-        threads = run.settings["num_threads"] or self.threads
-        self.running[run] = start_train(run.words, threads, run.path / LOG)
+        threads, log = run.settings["num_threads"] or self.threads, run.path / LOG
+        if self.server:
+            self.running[run] = self.server.start(run.words, run.settings, threads, log)
+        else:
+            self.running[run] = start_train(run.words, threads, log)
 
     def ended(self) -> list[tuple[Run, int, str]]:
-        gone = [run for run, process in self.running.items() if process.poll() is not None]
-        codes = [(run, self.running.pop(run).returncode) for run in gone]
-        return [(run, code, end_in_words(code)) for run, code in codes]
+        codes = {run: process.poll() for run, process in self.running.items()}
+        gone = [(run, code) for run, code in codes.items() if code is not None]
+        for run, _ in gone:
+            del self.running[run]
+        return [(run, code, end_in_words(code)) for run, code in gone]
 
     def stop(self) -> None:
         for process in self.running.values():

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from . import child
 
-TRAIN = Path(__file__).resolve().parents[2] / "train.py"
+ROOT = Path(__file__).resolve().parents[2]
+TRAIN = ROOT / "train.py"
 LOG = "log.txt"  # in the run's folder: what train.py printed
 HEADER = "--- "  # begins the line of the log that says what is started
 SHOWN = 5  # lines of a log
@@ -24,11 +25,12 @@ def start_train(words: Sequence[str], threads: int, log: Path) -> subprocess.Pop
     It has a process group of its own, so that Ctrl-C reaches it only through us.
     """
     words = [*words, "--num-threads", str(threads)]
+    command = [sys.executable, str(TRAIN), *words]
     with open(log, "a") as file:
         file.write(f"{HEADER}train.py {shlex.join(words)}\n")
         file.flush()
         return subprocess.Popen(
-            [sys.executable, child.__file__, str(os.getpid()), sys.executable, str(TRAIN), *words],
+            [sys.executable, child.__file__, str(os.getpid()), *command],
             env={**os.environ, "OMP_NUM_THREADS": str(threads)},
             stdin=subprocess.DEVNULL,
             stdout=file,

@@ -13,7 +13,7 @@ import ray
 
 from errors import UsageError
 
-from ..identity import commit
+from ..source import commit
 
 ROOT = Path(__file__).resolve().parents[2]
 

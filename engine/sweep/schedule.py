@@ -10,7 +10,7 @@ from ..signals import Signals
 from .progress import Progress
 from .runs import Run
 
-PAUSE = 0.1  # seconds between looks at the runs under way
+PAUSE = 0.02  # seconds between looks at the runs under way
 REFUSED = 2  # the exit status of a run that was not let start
 
 

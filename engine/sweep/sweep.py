@@ -11,7 +11,6 @@ from typing import TypeVar
 from errors import Interrupted, UsageError, as_flags, say
 
 from ..signals import Signals
-from .checks import check_runs
 from .estimate import Estimator, in_words
 from .finished import add_boards, lacks_scores
 from .grid import Grid, expand, grid_of_words, read_grids
@@ -21,6 +20,7 @@ from .progress import Failure, Progress
 from .runs import Run, each_once, list_runs
 from .schedule import Executor, Schedule
 from .tuning import Cell, list_cells, write_choices
+from .warm import WarmServer
 
 Part = TypeVar("Part", Run, Cell)
 STATES = {None: "to make", "finished": "finished", "diverged": "diverged"}
@@ -45,20 +45,22 @@ def flags_of_file(path: Path) -> set[str]:
 
 
 def sweep_grids(options: argparse.Namespace, flags: Mapping[str, Sequence[str]]) -> int:
-    if options.tune:
-        return tuned_sweep(options, grids(options.grid, flags))
-    runs, notes = list_runs(expand(grids(options.grid, flags)))
-    say_notes(notes)
-    return 1 if make_runs(options, part_of_shard(runs, options)) else 0
+    with WarmServer() as server:
+        if options.tune:
+            return tuned_sweep(options, grids(options.grid, flags), server)
+        runs, notes = list_runs(expand(grids(options.grid, flags)))
+        say_notes(notes)
+        return 1 if make_runs(options, part_of_shard(runs, options), server) else 0
 
 
-def tuned_sweep(options: argparse.Namespace, of_grids: list[Grid]) -> int:
+def tuned_sweep(options: argparse.Namespace, of_grids: list[Grid], server: WarmServer) -> int:
     """Make each cell's trials, then its runs with the values that did best; 0 or 1."""
     cells, notes = list_cells(of_grids, dict(options.tune), options.trials)
     say_notes(notes)
     ours = part_of_shard(cells, options)
     trials = [run for cell in ours for run in cell.trials]
-    failed = bool(make_runs(options, trials, "trials, on held-out images", may_diverge=True))
+    heading = "trials, on held-out images"
+    failed = bool(make_runs(options, trials, server, heading, may_diverge=True))
     ready = [cell for cell in ours if cell.has_ended()]
     if not options.dry_run:
         write_choices(cells)
@@ -71,7 +73,7 @@ def tuned_sweep(options: argparse.Namespace, of_grids: list[Grid]) -> int:
         print(f"{waiting} runs with the best values wait for unfinished trials", flush=True)
     runs = each_once(run for cell in ready for run in cell.chosen_runs())
     if runs:
-        failed |= bool(make_runs(options, runs, "runs with the best values"))
+        failed |= bool(make_runs(options, runs, server, "runs with the best values"))
     return 1 if failed else 0
 
 
@@ -87,13 +89,18 @@ def part_of_shard(parts: list[Part], options: argparse.Namespace) -> list[Part]:
 
 
 def make_runs(
-    options: argparse.Namespace, runs: list[Run], heading: str = "", may_diverge: bool = False
+    options: argparse.Namespace,
+    runs: list[Run],
+    server: WarmServer,
+    heading: str = "",
+    may_diverge: bool = False,
 ) -> list[Failure]:
     """Make what is left of some runs, or with --dry-run list them; those that failed.
 
     Args:
         options: of sweep.py.
         runs: that belong to the sweep, the finished ones among them.
+        server: from which those made on this machine are forked.
         heading: printed before anything else.
         may_diverge: a run that diverges is no failure.
     """
@@ -101,8 +108,8 @@ def make_runs(
     left = [run for run in runs if run.status() not in ("finished", "diverged")]
     without_scores = [run for run in runs if lacks_scores(run)]
     if not options.dry_run:
-        if options.ray is None:
-            check_runs(left)
+        if options.ray is None and left:
+            check(options, left, server)
         add_boards(runs)
     if heading:
         print(f"{heading}:", flush=True)
@@ -124,7 +131,7 @@ def make_runs(
             f"{run.stored().deletion} to make it again",
         )
     if left:
-        make(options, left, progress)
+        make(options, left, progress, server)
     progress.report_failures()
     return progress.failures
 
@@ -154,10 +161,23 @@ def plan(
     return text + (f" (taken as average: {unknown} unlike any of those)" if unknown else "")
 
 
-def make(options: argparse.Namespace, left: list[Run], progress: Progress) -> None:
+def check(options: argparse.Namespace, left: list[Run], server: WarmServer) -> None:
+    """Refuse runs of which one could not start, before the first is made."""
+    settings = [run.settings for run in left]
+    if options.isolate:
+        from .checks import check_runs  # which imports PyTorch
+
+        check_runs(settings)
+    else:
+        server.check(settings)
+
+
+def make(
+    options: argparse.Namespace, left: list[Run], progress: Progress, server: WarmServer
+) -> None:
     """Make runs here or on a cluster; Interrupted says that a signal stopped them."""
     print(f"output of the first: {left[0].path / LOG}", flush=True)
-    executor = choose_executor(options)
+    executor = choose_executor(options, server)
     signals = Signals()  # after Ray has set handlers of its own
     with executor:
         Schedule(left, executor, progress).make(signals)
@@ -168,9 +188,9 @@ def make(options: argparse.Namespace, left: list[Run], progress: Progress) -> No
         )
 
 
-def choose_executor(options: argparse.Namespace) -> Executor:
+def choose_executor(options: argparse.Namespace, server: WarmServer) -> Executor:
     if options.ray is None:
-        return Local(options.jobs or 1)
+        return Local(options.jobs or 1, None if options.isolate else server)
     try:
         from .ray_cluster import RayCluster
     except ModuleNotFoundError as error:

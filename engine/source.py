@@ -1,0 +1,21 @@
+"""Which code runs: without PyTorch, for who starts runs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+
+def commit() -> str | None:
+    """The commit of the code that runs, with -dirty if it was changed; None outside git.
+
+    SOURCE_COMMIT gives it to the nodes of a cluster, which get the code without its history.
+    """
+    if "SOURCE_COMMIT" in os.environ:
+        return os.environ["SOURCE_COMMIT"] or None
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
