@@ -1,19 +1,22 @@
+# PYTHON_ARGCOMPLETE_OK - lets argcomplete ask this program
 """Make every run of a grid over train.py's flags: the command line of many runs."""
 
 from __future__ import annotations
 
 import sys
 
+from engine.flags import complete
+from engine.sweep.options import completion_parser, read_command_line
 from errors import exit_status_of
 
 
 def main(arguments: list[str]) -> int:
     """Make the runs; the exit status is 0, 1 if some failed, or that of the error."""
 
-    def work() -> int:
-        from engine.sweep.options import read_command_line
+    complete(completion_parser)
 
-        options, flags = read_command_line(arguments)  # before PyTorch takes seconds to import
+    def work() -> int:
+        options, flags = read_command_line(arguments)
         from engine.sweep.sweep import sweep
 
         return sweep(options, flags)

@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK - lets argcomplete ask this program
 """Train a network under a budget of iterations: the command line of one run."""
 
 import sys

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from errors import UsageError, as_flags, exit_status_of, is_first_of_machine, say
@@ -98,9 +99,9 @@ def add_settings(parser: Parser, title: str) -> None:
             continue
         common: dict[str, Any] = dict(dest=name, default=each.default, help=as_flags(facts["help"]))
         if kind is bool:
-            action = "store_false" if each.default else "store_true"
+            switch = "store_false" if each.default else "store_true"
             flag = as_flags(f"`{name}=False`" if each.default else f"`{name}`")
-            group.add_argument(flag, action=action, **common)
+            group.add_argument(flag, action=switch, **common)
             continue
         convert = converter_of(name)
         if name in published.VALUES:
@@ -110,7 +111,7 @@ def add_settings(parser: Parser, title: str) -> None:
             common |= dict(nargs="?", const=facts["optional_value"])
         if facts.get("several"):
             common |= dict(nargs="+", action="extend")
-        group.add_argument(flag_of(name), **common)
+        offer(group.add_argument(flag_of(name), **common), facts.get("choices", ()))
 
 
 def add_options(parser: Parser, title: str, parts: Iterable[Mapping[str, Option]]) -> None:
@@ -128,7 +129,22 @@ def add_options(parser: Parser, title: str, parts: Iterable[Mapping[str, Option]
         else:
             metavar = facts.get("metavar", {int: "N", float: "X", str: "NAME"}[kind])
             convert = converter(kind, facts)
-            group.add_argument(flag_of(name), type=convert, metavar=metavar, **common)
+            action = group.add_argument(flag_of(name), type=convert, metavar=metavar, **common)
+            offer(action, facts.get("choices", ()))
+
+
+def offer(action: argparse.Action, names: Iterable[str]) -> None:
+    """Let a shell complete a flag's value to one of some names."""
+    if names:
+        setattr(action, "completer", lambda **_: list(names))  # noqa: B010 - argcomplete's own
+
+
+def complete(make_parser: Callable[[], Parser]) -> None:
+    """Answer a shell that asks how a command line may go on, and exit; see docs/running.md."""
+    if "_ARGCOMPLETE" in os.environ:  # set by argcomplete's part in the shell
+        import argcomplete
+
+        argcomplete.autocomplete(make_parser())
 
 
 def take_options(
@@ -189,6 +205,8 @@ def main(arguments: list[str]) -> int:
     Returns:
         The exit status: 0, or that of the error, which is said in one line.
     """
+
+    complete(build_parser)
 
     def work() -> int:
         config, notes = parse(arguments)

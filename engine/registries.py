@@ -129,7 +129,7 @@ def remembered() -> dict[str, dict[str, Any]]:
 
 def cache_file() -> Path:
     """Return the file of this checkout, in the folder that XDG's base directories name."""
-    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     checkout = hashlib.sha256(os.fsencode(ROOT)).hexdigest()[:16]
     return Path(folder) / "budgetbench" / f"registries-{checkout}.json"
 

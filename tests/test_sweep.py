@@ -556,6 +556,8 @@ def test_a_run_that_another_process_makes_is_waited_for(sweep_here, stand_in: Pa
 class Endless:
     """An executor whose runs do not hear that they are to stop."""
 
+    pause = 0.1
+
     def __init__(self):
         self.running: list[Run] = []
         self.calls: list[str] = []

@@ -18,6 +18,8 @@ class Local:
         server: from which runs are forked; without it, each is a process started anew.
     """
 
+    pause = 0.02
+
     def __init__(self, jobs: int, server: WarmServer | None = None):
         self.jobs, self.server = jobs, server
         self.threads = max(1, cores() // jobs)

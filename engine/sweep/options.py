@@ -9,6 +9,7 @@ from pathlib import Path
 
 from errors import UsageError
 
+from .. import flags
 from ..flags import HelpFormatter, Parser, unknown_flag
 from ..published import canonical
 from ..values import number
@@ -109,6 +110,16 @@ def build_parser() -> Parser:
         help="make every N-th run of the grid only, from the I-th on; I is 1, 2, ... N",
     )
     add_ray_options(parser)
+    return parser
+
+
+def completion_parser() -> Parser:
+    """Return a parser by which a shell completes: of our flags and of train.py's, with values."""
+    parser = build_parser()
+    for action in flags.build_parser()._actions:
+        if action.dest != "help":
+            action.nargs = "+" if action.nargs is None else action.nargs
+            parser._add_action(action)
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Runs as tasks of a Ray cluster, whose nodes need not share a file system with this machine."""
+"""Runs on a Ray cluster, whose nodes need not share a file system with this machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError, TaskCancelledError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from errors import Failed
@@ -17,10 +17,11 @@ from ..run_folder import CHECKPOINTS, RunFolder
 from ..status import CHECKPOINT, write_status
 from .process import LOG
 from .ray_connection import connect, warn_if_too_large
-from .remote import Files, MessageQueue, make_run, read_files
+from .remote import Files, MessageQueue, Slot, read_files
 from .runs import Run
 
-MAX_PENDING = 256  # runs handed to Ray at once; each keeps a file open here, its folder's lock
+MAX_RUNNING = 256  # runs at once; each keeps a file open here, its folder's lock
+SPARE = 4  # slots asked for at once beyond those there are
 LOSSES = 5  # lost nodes after which a run counts as failed: it may be what brings them down
 POST_EVERY = 300.0  # seconds between a run's checkpoints that are brought here, of many megabytes
 UNFINISHED = (CHECKPOINT, "config.json", "curve.csv", LOG)  # what a run resumes from
@@ -28,26 +29,37 @@ UNFINISHED = (CHECKPOINT, "config.json", "curve.csv", LOG)  # what a run resumes
 
 @dataclass
 class PendingRun:
-    """A run that was handed to Ray."""
+    """A run that was handed to a slot, or that waits for another one after it lost its own."""
 
     number: int
     folder: RunFolder  # here, and locked
-    result: ray.ObjectRef
-    started: bool = False
+    result: ray.ObjectRef | None = None
+    slot: Any = None
 
 
 class RayCluster:
-    """Hands runs to Ray and puts the files that come back in their places.
+    """Hands runs to slots of a Ray cluster and puts the files that come back in their places.
 
     The folder of a run that is under way holds what was last heard of it, as an interrupted run,
     so that it resumes there whatever happens to either side.
+
+    Args:
+        address: of the cluster.
+        cpus, gpus: of each slot, which makes one run at a time.
+        isolate: start a Python process for every run.
     """
 
-    def __init__(self, address: str, cpus: float, gpus: float):
-        self.address, self.cpus, self.gpus = address, cpus, gpus
+    pause = 0.1
+
+    def __init__(self, address: str, cpus: float, gpus: float, isolate: bool = False):
+        self.address, self.cpus, self.gpus, self.isolate = address, cpus, gpus, isolate
         self.running: dict[Run, PendingRun] = {}
         self.losses: dict[Run, int] = {}
         self.numbers = itertools.count()
+        self.idle: list[Any] = []  # slots that are there and make nothing
+        self.asked_for: dict[ray.ObjectRef, Any] = {}  # slots by what tells that they are there
+        self.failed_slots = 0  # in a row
+        self.wanted = False  # whether a run has waited for room since the last look
         self.stopping = False
 
     def __enter__(self) -> RayCluster:
@@ -62,49 +74,98 @@ class RayCluster:
         ray.shutdown()
 
     def has_room(self) -> bool:
-        return len(self.running) < MAX_PENDING
+        return len(self.running) < MAX_RUNNING and self.finds_slot()
+
+    def finds_slot(self) -> bool:
+        """Return whether a slot is idle, and see to it that one will be."""
+        self.wanted = True
+        self.ask_for_slots()
+        return bool(self.idle)
 
     def at_once(self) -> int:
-        return sum(pending.started for pending in self.running.values())
+        return len(self.running)
 
     def start(self, run: Run) -> None:
-        self.submit(run, run.folder.__enter__())
+        self.running[run] = PendingRun(next(self.numbers), run.folder.__enter__())
+        self.hand_over(run, self.running[run])
 
-    def submit(self, run: Run, folder: RunFolder) -> None:
-        number = next(self.numbers)
+    def ask_for_slots(self) -> None:
+        """Ask Ray for slots, a few more than there is room for; it grants them as it finds room."""
+        actor: Any = Slot
+        while len(self.asked_for) < SPARE:
+            slot = actor.options(num_cpus=self.cpus, num_gpus=self.gpus).remote(self.isolate)
+            self.asked_for[slot.is_there.remote()] = slot
+        there, _ = ray.wait(list(self.asked_for), num_returns=SPARE, timeout=0)
+        for each in there:
+            slot = self.asked_for.pop(each)
+            try:
+                ray.get(each)
+            except RayError as error:
+                self.failed_slots += 1
+                if self.failed_slots >= LOSSES:
+                    raise Failed(f"Ray starts no worker for a run: {error}") from error
+            else:
+                self.failed_slots = 0
+                self.idle.append(slot)
+
+    def hand_over(self, run: Run, pending: PendingRun) -> None:
+        """Give a run to an idle slot."""
         data_dir = os.path.abspath(run.settings["data_dir"])
-        result = make_run.options(num_cpus=self.cpus, num_gpus=self.gpus).remote(
-            number,
+        pending.slot = self.idle.pop()
+        pending.result = pending.slot.make.remote(
+            pending.number,
             [*run.words, "--data-dir", data_dir],
+            {**run.settings, "data_dir": data_dir},
             run.settings["num_threads"] or max(1, int(self.cpus)),
-            read_files(folder.path, (*CHECKPOINTS, *UNFINISHED, "status")),
+            read_files(pending.folder.path, (*CHECKPOINTS, *UNFINISHED, "status")),
             self.queue,
             UNFINISHED,
             POST_EVERY,
         )
-        self.running[run] = PendingRun(number, folder, result)
 
     def ended(self) -> list[tuple[Run, int, str]]:
         self.receive_messages()
-        of_result = {pending.result: run for run, pending in self.running.items()}
+        outcomes = []
+        for run, pending in list(self.running.items()):
+            if pending.result is None and self.stopping:
+                outcomes.append(self.end(run, 1, "lost with its node"))
+            elif pending.result is None and self.finds_slot():
+                self.hand_over(run, pending)
+        of_result = {pending.result: run for run, pending in self.running.items() if pending.result}
         results = list(of_result)
         ready = ray.wait(results, num_returns=len(results), timeout=0)[0] if results else []
-        outcomes = []
         for result in ready:
             run = of_result[result]
-            pending = self.running.pop(run)
+            pending = self.running[run]
             try:
-                code, in_words, files = ray.get(pending.result)
+                code, in_words, files = ray.get(result)
+                self.idle.append(pending.slot)
                 put_in_place(pending.folder, files)
             except RayError as error:
+                if isinstance(error, RayTaskError):  # after which the slot is still there
+                    self.idle.append(pending.slot)
                 reason = self.why(error, run)
                 if reason is None:
-                    self.submit(run, pending.folder)
+                    pending.result = None
                     continue
                 code, in_words = 1, reason
-            pending.folder.__exit__()
-            outcomes.append((run, code, in_words))
+            outcomes.append(self.end(run, code, in_words))
+        if not self.wanted:
+            self.release_slots()
+        self.wanted = False
         return outcomes
+
+    def end(self, run: Run, code: int, in_words: str) -> tuple[Run, int, str]:
+        """Let go of a run's folder; return how it ended, as `ended` does."""
+        self.running.pop(run).folder.__exit__()
+        return run, code, in_words
+
+    def release_slots(self) -> None:
+        """Give the room that no run waits for back to the cluster."""
+        for slot in (*self.idle, *self.asked_for.values()):
+            ray.kill(slot)
+        self.idle.clear()
+        self.asked_for.clear()
 
     def receive_messages(self) -> None:
         """Put in place what nodes have sent of runs under way."""
@@ -119,14 +180,11 @@ class RayCluster:
             pending = pending_runs.get(number)
             if pending is None:
                 continue  # a message that was overtaken by the run's end
-            pending.started = True
             if files:
                 put_in_place(pending.folder, {**files, "status": b"interrupted"})
 
     def why(self, error: RayError, run: Run) -> str | None:
         """Return why a run ended without a result; None if it is to be started again."""
-        if isinstance(error, TaskCancelledError):
-            return "not started"
         if isinstance(error, RayTaskError):
             return str(error.cause)
         self.losses[run] = self.losses.get(run, 0) + 1
@@ -138,12 +196,9 @@ class RayCluster:
     def stop(self) -> None:
         self.stopping = True  # which runs under way hear through the queue
         self.receive_messages()
-        for pending in self.running.values():
-            if not pending.started:
-                ray.cancel(pending.result)
 
     def kill(self) -> None:
-        ray.shutdown()  # Ray ends the tasks of a driver that has left
+        ray.shutdown()  # Ray ends the actors of a driver that has left
 
 
 def put_in_place(folder: RunFolder, files: Files) -> None:

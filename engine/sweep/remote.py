@@ -1,8 +1,9 @@
-"""A Ray node's part in a sweep: it makes a run in a folder of its own and hands that back."""
+"""A Ray node's part in a sweep: it makes runs in folders of its own and hands these back."""
 
 from __future__ import annotations
 
 import os
+import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
@@ -11,11 +12,13 @@ from pathlib import Path
 
 import ray
 
-from .process import LOG, end_in_words, start_train  # without PyTorch: train.py imports it
+# Without PyTorch, which the processes of the runs import.
+from .process import LOG, end_in_words, start_train
+from .warm import Settings, WarmRun, WarmServer
 
 Files = dict[str, bytes]  # the files of a run's folder by name
 
-PAUSE = 0.5  # seconds between looks at the run
+PAUSE = 0.1  # seconds between looks at the run
 
 
 @ray.remote(num_cpus=0)
@@ -27,7 +30,7 @@ class MessageQueue:
         self.stopping = False
 
     def post(self, number: int, files: Files | None) -> bool:
-        """Add a run's files, if there are any; return whether runs are to stop."""
+        """Add a run's files, if any are given; return whether runs are to stop."""
         if files is not None:
             self.messages.append((number, files))
         return self.stopping
@@ -39,55 +42,73 @@ class MessageQueue:
         return messages
 
 
-@ray.remote(max_retries=0)  # the sweep itself starts lost runs again, from their checkpoints
-def make_run(
-    number: int,
-    words: Sequence[str],
-    threads: int,
-    files: Files,
-    queue: ray.actor.ActorHandle,
-    posted: Sequence[str],
-    every: float,
-) -> tuple[int, str, Files]:
-    """Make a run in a folder of this node's.
+@ray.remote
+class Slot:
+    """A share of a node that makes one run after another, each in a folder of its own there.
 
     Args:
-        number: of the run, for the queue.
-        words: the flags of train.py, but for where the results go.
-        threads: of the processor.
-        files: what an interrupted run has left.
-        queue: the `MessageQueue`; posted to without files when the run is started.
-        posted: the names of the files to post on the way, once there is the first of them.
-        every: seconds from one such posting to the next.
-
-    Returns:
-        The exit status, that in words, and all files of the run's folder.
+        isolate: start a Python process for each of them.
     """
-    if post(queue, number, {}):
-        return 0, "not started", files
-    if not ray.get_gpu_ids():
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # those of the node are for others
-    with tempfile.TemporaryDirectory(prefix="sweep-") as scratch:
-        folder = Path(scratch) / "run"
-        folder.mkdir()
-        for name, content in files.items():
-            (folder / name).write_bytes(content)
-        words = [*words, "--results-dir", scratch, "--experiment-name", folder.name]
-        process = start_train(words, threads, folder / LOG)
-        try:
-            last = time.monotonic()
-            while process.poll() is None:
-                time.sleep(PAUSE)
-                message = None
-                if time.monotonic() > last + every and (folder / posted[0]).exists():
-                    message, last = read_files(folder, posted), time.monotonic()
-                if post(queue, number, message):
-                    process.terminate()
-        finally:
-            process.kill()
-        code = process.wait()
-        names = [path.name for path in folder.iterdir() if path.name != "run.lock"]
-        return code, end_in_words(code), read_files(folder, names)
+
+    def __init__(self, isolate: bool):
+        if not ray.get_gpu_ids():
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # those of the node are for others
+        self.server = None if isolate else WarmServer()
+
+    def is_there(self) -> None:
+        """Return once the slot exists."""
+
+    def make(
+        self,
+        number: int,
+        words: Sequence[str],
+        settings: Settings,
+        threads: int,
+        files: Files,
+        queue: ray.actor.ActorHandle,
+        posted: Sequence[str],
+        every: float,
+    ) -> tuple[int, str, Files]:
+        """Make a run.
+
+        Args:
+            number: of the run, for the queue.
+            words: the flags of train.py, but for where the results go.
+            settings: what these flags give.
+            threads: of the processor.
+            files: what an interrupted run has left.
+            queue: the `MessageQueue`.
+            posted: the names of the files to post on the way, once there is the first of them.
+            every: seconds from one such posting to the next.
+
+        Returns:
+            The exit status, that in words, and all files of the run's folder.
+        """
+        with tempfile.TemporaryDirectory(prefix="sweep-") as scratch:
+            folder = Path(scratch) / "run"
+            folder.mkdir()
+            for name, content in files.items():
+                (folder / name).write_bytes(content)
+            words = [*words, "--results-dir", scratch, "--experiment-name", folder.name]
+            process: subprocess.Popen[bytes] | WarmRun
+            if self.server:
+                process = self.server.start(words, settings, threads, folder / LOG)
+            else:
+                process = start_train(words, threads, folder / LOG)
+            try:
+                last = time.monotonic()
+                while process.poll() is None:
+                    time.sleep(PAUSE)
+                    message = None
+                    if time.monotonic() > last + every and (folder / posted[0]).exists():
+                        message, last = read_files(folder, posted), time.monotonic()
+                    if post(queue, number, message):
+                        process.terminate()
+            finally:
+                process.kill()
+            code = process.wait()
+            names = [path.name for path in folder.iterdir() if path.name != "run.lock"]
+            return code, end_in_words(code), read_files(folder, names)
 
 
 def post(queue: ray.actor.ActorHandle, number: int, files: Files | None) -> bool:

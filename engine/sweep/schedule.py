@@ -7,15 +7,16 @@ from collections.abc import Collection, Iterable
 from typing import Protocol
 
 from ..signals import Signals
-from .progress import Progress
+from .progress import FINISHED, Progress
 from .runs import Run
 
-PAUSE = 0.02  # seconds between looks at the runs under way
 REFUSED = 2  # the exit status of a run that was not let start
 
 
 class Executor(Protocol):
     """Somewhere that makes runs; entered before the first and left after the last."""
+
+    pause: float  # seconds between looks at the runs under way
 
     @property
     def running(self) -> Collection[Run]:
@@ -58,14 +59,14 @@ class Schedule:
             while (self.pending or self.executor.running) and not signals.stop:
                 self.start_runs()
                 self.settle()
-                time.sleep(PAUSE)
+                time.sleep(self.executor.pause)
             self.stopping = True
             if self.executor.running:
-                print("stopping: runs under way write a checkpoint", flush=True)
+                self.progress.say("stopping: runs under way write a checkpoint")
                 self.executor.stop()
             while self.executor.running:
                 self.settle()
-                time.sleep(PAUSE)
+                time.sleep(self.executor.pause)
         except BaseException:
             self.executor.kill()
             raise
@@ -83,15 +84,15 @@ class Schedule:
                     self.executor.start(run)
             elif run not in self.waited_for:
                 self.waited_for.add(run)
-                print(f"waiting for {run.path}, in use by {holder}", flush=True)
+                self.progress.say(f"waiting for {run.path}, in use by {holder}")
 
     def settle(self) -> None:
         """Take note of the runs that have ended."""
         for run, exit_status, in_words in self.executor.ended():
             if run.has_finished():
-                self.report(run, "finished")
+                self.report(run, FINISHED)
             elif self.stopping:
-                print(f"stopped: {run.path}", flush=True)
+                self.progress.say(f"stopped: {run.path}")
             elif exit_status == REFUSED and run.holder():
                 self.pending.append(run)  # another sweep was a moment quicker
             else:

@@ -179,7 +179,7 @@ def make(
     print(f"output of the first: {left[0].path / LOG}", flush=True)
     executor = choose_executor(options, server)
     signals = Signals()  # after Ray has set handlers of its own
-    with executor:
+    with executor, progress:
         Schedule(left, executor, progress).make(signals)
     if signals.stop:
         progress.report_failures()
@@ -197,4 +197,6 @@ def choose_executor(options: argparse.Namespace, server: WarmServer) -> Executor
         raise UsageError(
             f"--ray: Ray is not installed ({error}); pip install -r requirements-ray.txt"
         ) from None
-    return RayCluster(options.ray, options.cpus_per_run or 1, options.gpus_per_run or 0)
+    return RayCluster(
+        options.ray, options.cpus_per_run or 1, options.gpus_per_run or 0, options.isolate
+    )
