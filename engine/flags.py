@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import functools
 import os
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -63,7 +64,9 @@ def unknown_flag(known: Iterable[str], word: str) -> UsageError:
     return UsageError(f"{flag}: no such flag{meant}")
 
 
+@functools.cache
 def build_parser() -> Parser:
+    """Return the parser of train.py's command line."""
     from . import published
     from .config import OPTIMIZER, REGISTRIES, RUN, TASK
 

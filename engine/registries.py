@@ -40,22 +40,21 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
     def __init__(self, module: str, attribute: str):
         self.module, self.attribute = module, attribute
 
-    def entries(self) -> Mapping[str, Entry]:
+    def facts(self) -> Mapping[str, Any]:
         registry = getattr(sys.modules.get(self.module), self.attribute, None)
-        facts = remembered()[self.module] if registry is None else describe(registry)
-        return {name: self.entry(each) for name, each in facts.items()}
+        return remembered()[self.module] if registry is None else describe(registry)
 
     def entry(self, facts: Any) -> Entry:
         raise NotImplementedError
 
     def __getitem__(self, name: str) -> Entry:
-        return self.entries()[name]
+        return self.entry(self.facts()[name])
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.entries())
+        return iter(self.facts())
 
     def __len__(self) -> int:
-        return len(self.entries())
+        return len(self.facts())
 
 
 class OptionsRegistry(Registry[dict[str, Option]]):
