@@ -6,7 +6,6 @@ python -m benchmarks.crash --kills 200 --dataset cifar10 --data-dir DIR
 from __future__ import annotations
 
 import argparse
-import contextlib
 import itertools
 import random
 import shutil
@@ -25,7 +24,8 @@ import torch
 from augmentations import AUGMENTATIONS
 from engine.build import load_dataset
 from engine.flags import parse
-from engine.status import read_status
+from engine.status import holder, read_status
+from engine.sweep.warm import WarmRun, WarmServer
 from methods import METHODS
 
 from .score_files import noise_flags
@@ -43,33 +43,56 @@ class Outcome:
     mismatches: list[str]  # files that differ from those of the run left alone
 
 
-def start(arguments: Sequence[str], results: Path, name: str) -> subprocess.Popen:
-    command = [sys.executable, "train.py", *arguments]
-    command += ["--results-dir", str(results), "--experiment-name", name]
-    return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+class Attempt:
+    """A start of a run, in a new process or a fork; `output` is what it prints."""
+
+    def __init__(self, words: Sequence[str], results: Path, name: str, server: WarmServer | None):
+        words = [*words, "--results-dir", str(results), "--experiment-name", name]
+        self.output = results / f"{name}.log"
+        self.output.unlink(missing_ok=True)
+        self.process: subprocess.Popen[bytes] | WarmRun
+        if server:
+            self.process = server.start(words, vars(parse(words)[0]), 1, self.output)
+        else:
+            with open(self.output, "w") as log:
+                command = [sys.executable, "train.py", *words]
+                self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the end, for so long; return whether it has come."""
+        deadline = time.monotonic() + seconds
+        while self.process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        return self.process.poll() is not None
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def finish(self) -> None:
+        """Wait for it to end well."""
+        status = self.process.wait()
+        if status:
+            raise RuntimeError(f"exit status {status}: {self.output.read_text()}")
+
+    def has_resumed(self) -> bool:
+        return RESUMED in self.output.read_text()
 
 
-def finish(process: subprocess.Popen) -> str:
-    """Wait for a run to end well; its standard error."""
-    _, errors = process.communicate()
-    if process.returncode:
-        raise RuntimeError(f"exit status {process.returncode}: {errors}")
-    return errors
-
-
-def crash(arguments: Sequence[str], kills: int, seed: int, results: Path) -> Outcome:
+def crash(
+    words: Sequence[str], kills: int, seed: int, results: Path, server: WarmServer | None
+) -> Outcome:
     """Make a run twice, once killed `kills` times by SIGKILL, and compare the two.
 
-    One kill in four falls while Python, torch and the data are being loaded; the others after
-    the run has taken its folder, at any moment of the time that a whole run takes from there.
+    One kill in four falls before the run has taken its folder, in a new process while Python, torch
+    and the data are being loaded; the others at any moment of the time that a whole run takes from
+    there.
     """
     whole_folder, folder = results / "whole", results / "killed"
-    whole = start(arguments, results, whole_folder.name)
+    whole = Attempt(words, results, whole_folder.name, server)
     loading = wait_for_running(whole, whole_folder)
     began = time.monotonic()
-    finish(whole)
+    whole.finish()
     duration = time.monotonic() - began
     chance, killed, resumes = random.Random(seed), 0, 0
     mismatches: list[str] = []
@@ -77,40 +100,36 @@ def crash(arguments: Sequence[str], kills: int, seed: int, results: Path) -> Out
         if read_status(folder) == "finished":  # before all its kills: once more
             mismatches += differences(whole_folder, folder)
             shutil.rmtree(folder)
-        process = start(arguments, results, folder.name)
+        attempt = Attempt(words, results, folder.name, server)
         if killed == kills:
-            resumes += RESUMED in finish(process)
+            attempt.finish()
+            resumes += attempt.has_resumed()
             continue
+        began = time.monotonic()
         if chance.random() < 0.25:
-            time.sleep(chance.uniform(0, loading))
+            ended = attempt.wait(chance.uniform(0, loading))
         else:
-            wait_for_running(process, folder)
+            wait_for_running(attempt, folder)
             began = time.monotonic()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(chance.uniform(0, duration))
+            ended = attempt.wait(chance.uniform(0, duration))
         elapsed = time.monotonic() - began
-        alive = process.poll() is None
-        if alive:
-            process.kill()
+        if ended:
+            attempt.finish()
+        else:
+            attempt.kill()
             killed += 1
-        resumed = RESUMED in (process.communicate()[1] if alive else finish(process))
-        resumes += resumed
-        if not alive and not resumed:  # faster than the first, which other work had slowed
+        resumes += attempt.has_resumed()
+        if ended and not attempt.has_resumed():  # faster than the first, which other work slowed
             duration = min(duration, elapsed)
     return Outcome(killed, resumes, mismatches + differences(whole_folder, folder))
 
 
-def wait_for_running(process: subprocess.Popen, folder: Path) -> float:
+def wait_for_running(attempt: Attempt, folder: Path) -> float:
     """Wait until a run holds its folder, or has ended; the seconds that took."""
     began = time.monotonic()
-    while process.poll() is None and str(process.pid) not in lock_text(folder):
-        time.sleep(0.01)
+    while not attempt.wait(0.002) and holder(folder) is None:
+        pass
     return time.monotonic() - began
-
-
-def lock_text(folder: Path) -> str:
-    lock = folder / "run.lock"
-    return lock.read_text() if lock.exists() else ""
 
 
 def differences(whole: Path, killed: Path) -> list[str]:
@@ -134,8 +153,12 @@ def crash_table(
     model: str,
     data_dir: str = "datasets",
     methods: Iterable[str] = METHODS,
+    server: WarmServer | None = None,
 ) -> list[Outcome]:
-    """Spread kills over methods and all augmentations; print a row for each, and the sum."""
+    """Spread kills over methods and all augmentations; print a row for each, and the sum.
+
+    With a `server`, which one thread may use, runs are its forks; else they are new processes.
+    """
     cells = list(itertools.product(methods, AUGMENTATIONS))
     shares = [kills // len(cells) + (number < kills % len(cells)) for number in range(len(cells))]
     # Small epochs and an odd cadence, so that kills fall before, in and between checkpoints.
@@ -155,7 +178,7 @@ def crash_table(
         with tempfile.TemporaryDirectory() as results:
             file = Path(results) / "scores.npz"
             arguments += noise_flags(cell[0], dataset, labels, file)
-            return crash(arguments, share, cell_seed, Path(results))
+            return crash(arguments, share, cell_seed, Path(results), server)
 
     print(f"{'method':20}{'augmentation':14}{'kills':>6}{'resumes':>9}{'mismatches':>12}")
     outcomes = []

@@ -22,6 +22,7 @@ from benchmarks.crash import crash_table, differences
 from engine import checkpoint
 from engine.run_folder import RunFolder
 from engine.status import read_status
+from engine.sweep.warm import WarmServer
 from plots.runs import read_runs
 
 pytestmark = pytest.mark.slow
@@ -76,15 +77,21 @@ def has_checkpoint(folder: Path) -> bool:
     return (folder / checkpoint.CURRENT).exists()
 
 
+@pytest.fixture(scope="module")
+def server(no_network: None) -> Iterator[WarmServer]:
+    """Runs are forks of this one process, which saves each of their many starts."""
+    with WarmServer() as server:
+        yield server
+
+
 KILLS = {"SGD": 6, "unif-SGD": 6, "p-SGD": 6, "c-SGD": 6, "selective-backprop": 6, "dro": 6}
 KILLS |= {"random-subset": 4, "coreset": 5, "rho-loss": 5}
 
 
 @pytest.mark.parametrize("method, kills", KILLS.items())
-def test_fifty_kills_leave_no_trace(method: str, kills: int, no_network: None) -> None:
-    outcomes = crash_table(
-        kills, jobs=1, seed=3, dataset="digits", model="resnet10-w16", methods=[method]
-    )
+def test_fifty_kills_leave_no_trace(method: str, kills: int, server: WarmServer) -> None:
+    digits = dict(dataset="digits", model="resnet10-w8", methods=[method])
+    outcomes = crash_table(kills, jobs=1, seed=3, **digits, server=server)
     assert sum(outcome.kills for outcome in outcomes) == kills
     assert [outcome.mismatches for outcome in outcomes if outcome.mismatches] == []
 
