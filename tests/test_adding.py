@@ -204,12 +204,10 @@ def test_the_suite_passes(copy: Path) -> None:
 
 @pytest.mark.slow
 def test_all_three_train_together_and_are_in_tables_figures_and_claims(copy: Path) -> None:
-    common = ["--dataset", "toy-shapes", "--augmentation", "toy-noise", "--batch-size", "32"]
-    for method in ("toy", "unif-SGD"):
-        for seed in (1, 2, 3):
-            words = ("--method", method, "--budget", 0.5, "--seed", seed)
-            outcome = run(copy, "train.py", *common, *words, "--results-dir", "results/mine")
-            assert outcome.returncode == 0, outcome.stderr
+    words = ["--dataset", "toy-shapes", "--augmentation", "toy-noise", "--batch-size", "32"]
+    words += ["--method", "toy", "unif-SGD", "--budget", "0.5", "--seed", "1", "2", "3"]
+    outcome = run(copy, "sweep.py", *words, "--jobs", 2, "--results-dir", "results/mine")
+    assert outcome.returncode == 0, outcome.stderr
     outcome = run(copy, "-m", "plots", "results/mine")
     assert outcome.returncode == 0, outcome.stderr
     assert re.search(r"\| toy +\|", (copy / "results/mine/tables.md").read_text())

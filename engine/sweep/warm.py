@@ -164,8 +164,6 @@ class WarmServer:
                 # Its one thread is its own, and runs say how many they have.
                 environment = {**os.environ, "OMP_NUM_THREADS": "1"}
                 environment["SOURCE_COMMIT"] = commit() or ""  # of the code that it imports now
-                # Counts GPUs without waking the driver, which no fork survives.
-                environment["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
                 self.process = subprocess.Popen(
                     [sys.executable, "-c", PROGRAM, str(ROOT), str(theirs.fileno())],
                     env=environment,

@@ -12,22 +12,27 @@ import os
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache, partial
 from multiprocessing.connection import Connection, Pipe, wait
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import torch
 
-from errors import RunError, speaking_flags
+from errors import Failed, RunError, speaking_flags
 
 from .. import driver  # noqa: F401 - so that runs need not import it
 from ..build import keep_dataset
 from ..config import RunConfig
 from ..flags import main as train
+from ..machine import find_device
 from .checks import check_runs
 from .child import end_with_parent
 from .warm import Checked, Ended, Order, Settings, Signal
+
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -106,16 +111,48 @@ def check(runs: list[Settings]) -> RunError | OSError | None:
     try:
         for settings in runs:
             keep_dataset(RunConfig(**settings))
-        check_runs(runs)
+        in_fork(partial(check_runs, runs))
     except (RunError, OSError) as error:
         return error
     return None
 
 
+@cache
+def is_gpu(device: str) -> bool:
+    """Return whether a run with that setting is made on a GPU; False where it will be refused."""
+    try:
+        return in_fork(partial(find_device, device)).type == "cuda"
+    except RunError:
+        return False
+
+
+def in_fork(work: Callable[[], Result]) -> Result:
+    """Do work that may wake a GPU's driver, which no later fork would survive, in a fork."""
+    ours, theirs = Pipe()
+    process = os.fork()
+    if not process:
+        try:
+            answer: tuple[Result | None, Exception | None] = work(), None
+        except Exception as error:
+            answer = None, error
+        theirs.send(answer)
+        os._exit(0)
+    theirs.close()
+    try:
+        result, failure = ours.recv()
+    except EOFError:
+        raise Failed("a check of the runs was killed; start the sweep again") from None
+    finally:
+        os.waitpid(process, 0)
+    if failure:
+        raise failure
+    return result
+
+
 def makes_more_than_one(settings: Settings) -> bool:
     """Return whether the process of such a run is as good for the next one."""
-    on_gpu = settings["device"] != "cpu" and torch.cuda.is_available()
-    return on_gpu and not (settings["deterministic"] or settings["compile"])
+    sets_up = settings["deterministic"] or settings["compile"]
+    return not sets_up and is_gpu(settings["device"])
 
 
 def be_a_child(server: int, order: Order, pipe: Connection | None) -> NoReturn:
