@@ -46,7 +46,10 @@ class Outcome:
 class Attempt:
     """A start of a run, in a new process or a fork; `output` is what it prints."""
 
-    def __init__(self, words: Sequence[str], results: Path, name: str, server: WarmServer | None):
+    def __init__(
+        self, words: Sequence[str], results: Path, name: str, server: WarmServer | None = None
+    ):
+        results.mkdir(parents=True, exist_ok=True)
         words = [*words, "--results-dir", str(results), "--experiment-name", name]
         self.output = results / f"{name}.log"
         self.output.unlink(missing_ok=True)
@@ -153,13 +156,14 @@ def crash_table(
     model: str,
     data_dir: str = "datasets",
     methods: Iterable[str] = METHODS,
+    augmentations: Iterable[str] = AUGMENTATIONS,
     server: WarmServer | None = None,
 ) -> list[Outcome]:
-    """Spread kills over methods and all augmentations; print a row for each, and the sum.
+    """Spread kills over methods and augmentations; print a row for each pair, and the sum.
 
     With a `server`, which one thread may use, runs are its forks; else they are new processes.
     """
-    cells = list(itertools.product(methods, AUGMENTATIONS))
+    cells = list(itertools.product(methods, augmentations))
     shares = [kills // len(cells) + (number < kills % len(cells)) for number in range(len(cells))]
     # Small epochs and an odd cadence, so that kills fall before, in and between checkpoints.
     common = ["--dataset", dataset, "--data-dir", data_dir, "--model", model]

@@ -39,7 +39,7 @@ from engine.values import number, one_of
 from errors import Failed, UsageError, exit_status_of
 from methods import METHODS
 
-from .crash import RESUMED, ROOT, differences, finish, start
+from .crash import ROOT, Attempt, differences
 from .ours import (
     WARM_UP,
     machine,
@@ -161,13 +161,14 @@ def check_resume(options: argparse.Namespace) -> None:
         arguments += ["--checkpoint-every", "3steps"]
         with tempfile.TemporaryDirectory() as folder:
             results = Path(folder)
-            finish(start(arguments, results, "whole"))
-            process = start(arguments, results, "killed")
-            while process.poll() is None and not (results / "killed" / CURRENT).exists():
-                time.sleep(0.01)
-            process.kill()
-            process.communicate()
-            resumed = RESUMED in finish(start(arguments, results, "killed"))
+            Attempt(arguments, results, "whole").finish()
+            killed = Attempt(arguments, results, "killed")
+            while not killed.wait(0.01) and not (results / "killed" / CURRENT).exists():
+                pass
+            killed.kill()
+            again = Attempt(arguments, results, "killed")
+            again.finish()
+            resumed = again.has_resumed()
             differing = differences(results / "whole", results / "killed")
         print(f"{method}, {augmentation}: differing files: {', '.join(differing) or 'none'}")
         if not resumed:
@@ -274,7 +275,7 @@ def check_accuracy(options: argparse.Namespace) -> None:
     arguments += ["--amp", best_amp()]
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        finish(start(arguments, Path(folder), "run"))
+        Attempt(arguments, Path(folder), "run").finish()
         curve = pd.read_csv(Path(folder) / "run" / "curve.csv")
     last = curve.iloc[-1]
     print(f"train.py {shlex.join(arguments)}")

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from forks import Fork
 
 from engine.flags import main as train_main
 from engine.scores import main as make_scores
@@ -80,6 +81,13 @@ def assert_refused(outcome: Completed, *fragments: str, absent: str | None = Non
     assert absent is None or not Path(absent).exists()
 
 
+def run_fork(*arguments: object, seconds: float = 120) -> Completed:
+    """`python train.py ARGUMENTS` in a fork, see forks.py, from the repository's root."""
+    fork = Fork(list(map(str, arguments)), ROOT)
+    out, err = fork.communicate(seconds)
+    return Completed(fork.words, fork.wait(), out, err)
+
+
 def run_command(*arguments: object, seconds: float = 120) -> Completed:
     """`python train.py ARGUMENTS` in a process of its own, from the repository's root."""
     return subprocess.run(
@@ -99,13 +107,19 @@ def train_command(no_network: None) -> Callable[..., Completed]:
 
 @pytest.fixture(scope="session")
 def train_commands(no_network: None) -> Callable[[Sequence[Sequence[object]]], list[Completed]]:
-    """Several commands, two at a time, because most of each is the import of PyTorch."""
+    """Several commands, each in a process of its own, two at a time."""
 
     def run_all(commands: Sequence[Sequence[object]]) -> list[Completed]:
         with ThreadPoolExecutor(2) as pool:
             return list(pool.map(lambda arguments: run_command(*arguments), commands))
 
     return run_all
+
+
+@pytest.fixture(scope="session")
+def train_forks(no_network: None) -> Callable[[Sequence[Sequence[object]]], list[Completed]]:
+    """Several commands, each in a fork, one after the other."""
+    return lambda commands: [run_fork(*arguments) for arguments in commands]
 
 
 @pytest.fixture

@@ -41,6 +41,7 @@ PORTABLE = {
 }
 #: Five epochs of three steps, which are more than one pass: each method acts on what it has seen.
 COMMON = ["--model=resnet10-w8", "--epochs=5", "--budget=0.3", "--amp=off", "--num-threads=1"]
+COMMON += ["--checkpoint-every=1000"]  # no part of a curve
 OPTIONS = {
     "dro": ["--dro-importance", "--dro-momentum", "0.5"],
     "coreset": ["--coreset-file", "results/recorded/scores.npz"],

@@ -186,7 +186,7 @@ def test_a_published_command_means_the_study(dataset: str) -> None:
 
 @pytest.fixture(scope="module")
 def published_runs(
-    train_commands, tmp_path_factory: pytest.TempPathFactory
+    train_forks, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, Completed], Path]:
     """The published commands on small files, with a few flags after their own."""
     data, results = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("results")
@@ -195,7 +195,7 @@ def published_runs(
     for dataset in COMMANDS:
         small_files.WRITERS[dataset](data)
     commands = [[*shlex.split(command), *smaller, *places] for command in COMMANDS.values()]
-    return dict(zip(COMMANDS, train_commands(commands))), results
+    return dict(zip(COMMANDS, train_forks(commands))), results
 
 
 @pytest.mark.slow
@@ -1204,7 +1204,7 @@ def test_the_help_does_not_call_a_switch_on_by_default(
 
 @pytest.fixture(scope="module")
 def commands(
-    train_commands, originals: Path, tmp_path_factory: pytest.TempPathFactory
+    train_forks, originals: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, Completed], Path]:
     """What becomes of a command of each kind."""
     place = tmp_path_factory.mktemp("commands")
@@ -1224,7 +1224,7 @@ def commands(
         "divergence": ("--lr", 1000, "--epochs", 5),
     }
     results = ("--results-dir", place / "results")
-    outcomes = train_commands([(*SHORT, *results, *words) for words in arguments.values()])
+    outcomes = train_forks([(*SHORT, *results, *words) for words in arguments.values()])
     return dict(zip(arguments, outcomes)), place
 
 

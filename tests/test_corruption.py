@@ -476,12 +476,12 @@ def test_classes_without_test_images_are_left_out(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def corrupted(
-    train_command: Callable[..., Completed], tmp_path_factory: pytest.TempPathFactory
+    train_forks: Callable[..., list[Completed]], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Completed, Path]:
     """`python train.py` with a long tail and noise; enough epochs for classes to differ."""
     results = tmp_path_factory.mktemp("corrupted")
     words = (*SHORT, *BOTH, "--epochs", 6, "--budget", 0.8, "--amp", "off")
-    outcome = train_command(*words, "--results-dir", results)
+    (outcome,) = train_forks([[*words, "--results-dir", results]])
     return outcome, results / NAME.replace("b0.2", "b0.8")
 
 

@@ -1,4 +1,4 @@
-"""Runs that are killed, stopped, starved of disk or started twice, as real processes."""
+"""Runs that are killed, stopped, starved of disk or started twice, as forks."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+from forks import Fork
 from small_files import write_cifar10
 
+from augmentations import AUGMENTATIONS
 from benchmarks.crash import crash_table, differences
 from engine import checkpoint
 from engine.run_folder import RunFolder
@@ -33,27 +36,18 @@ SHORT = ["--epochs", "4", "--budget", "0.5", "--checkpoint-every", "5steps"]
 
 
 @pytest.fixture
-def start(no_network: None) -> Iterator[Callable[..., subprocess.Popen]]:
-    """Start train.py; whatever still runs at the end of the test is killed."""
-    started = []
+def start(no_network: None) -> Iterator[Callable[..., Fork]]:
+    """Start train.py in a fork; whatever still runs at the end of the test is killed."""
+    started: list[Fork] = []
 
-    def start_one(*arguments: object, **options: object) -> subprocess.Popen:
-        command = [sys.executable, "train.py", *map(str, arguments)]
-        process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            **options,
-        )
-        started.append(process)
-        return process
+    def start_one(*arguments: object, **options: Any) -> Fork:
+        started.append(Fork(list(map(str, arguments)), ROOT, **options))
+        return started[-1]
 
     yield start_one
-    for process in started:
-        process.kill()
-        process.communicate()
+    for fork in started:
+        fork.kill()
+        fork.wait()
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
@@ -63,7 +57,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
-def end(process: subprocess.Popen, seconds: float = 120) -> tuple[int, str]:
+def end(process: Fork, seconds: float = 120) -> tuple[int, str]:
     """Exit status and standard error of a process."""
     errors = process.communicate(timeout=seconds)[1]
     return process.returncode, errors
@@ -86,12 +80,15 @@ def server(no_network: None) -> Iterator[WarmServer]:
 
 KILLS = {"SGD": 6, "unif-SGD": 6, "p-SGD": 6, "c-SGD": 6, "selective-backprop": 6, "dro": 6}
 KILLS |= {"random-subset": 4, "coreset": 5, "rho-loss": 5}
+#: Two augmentations for each method, in turn, so that every one of them is killed with some.
+PAIRS = dict(zip(KILLS, cycle(zip(AUGMENTATIONS, [*AUGMENTATIONS][1:] + [*AUGMENTATIONS][:1]))))
 
 
 @pytest.mark.parametrize("method, kills", KILLS.items())
 def test_fifty_kills_leave_no_trace(method: str, kills: int, server: WarmServer) -> None:
     digits = dict(dataset="digits", model="resnet10-w8", methods=[method])
-    outcomes = crash_table(kills, jobs=1, seed=3, **digits, server=server)
+    digits |= dict(augmentations=PAIRS[method], server=server)
+    outcomes = crash_table(kills, jobs=1, seed=3, **digits)
     assert sum(outcome.kills for outcome in outcomes) == kills
     assert [outcome.mismatches for outcome in outcomes if outcome.mismatches] == []
 
@@ -249,12 +246,14 @@ def was_set_aside(results: Path) -> bool:
     return (results / "run" / ".replaced").is_dir()
 
 
-def test_a_file_size_limit_stops_the_run_and_harms_nothing(start: Callable, tmp_path: Path) -> None:
-    def limit() -> None:  # below the size of a checkpoint
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
+def limit_file_size() -> None:
+    """To less than the size of a checkpoint."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
 
+
+def test_a_file_size_limit_stops_the_run_and_harms_nothing(start: Callable, tmp_path: Path) -> None:
     common = [*SHORT, "--results-dir", tmp_path, "--experiment-name", "run"]
-    returned, errors = end(start(*common, preexec_fn=limit))
+    returned, errors = end(start(*common, prepare=limit_file_size))
     assert returned == 1
     assert len(error_lines(errors)) == 1
     assert "File too large" in errors
@@ -293,7 +292,7 @@ def test_eight_runs_share_one_new_data_folder(start: Callable, tmp_path: Path) -
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     common = ["--dataset", "cifar10", "--data-dir", tmp_path / "data", "--model", "resnet10-w16"]
     common += ["--epochs", "1", "--batch-size", "16", "--results-dir", tmp_path / "results"]
-    runs = [start(*common, "--seed", seed, env=environment) for seed in range(8)]
+    runs = [start(*common, "--seed", seed, environment=environment) for seed in range(8)]
     assert [end(run) for run in runs] == [(0, "")] * 8
     caches = [path.name for path in (tmp_path / "data" / "cache").iterdir()]
     assert len(caches) == 1

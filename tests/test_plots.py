@@ -909,10 +909,10 @@ def test_notebook_runs_on_results_with_gaps(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_figures_of_real_runs(tmp_path, train_commands, capsys):
+def test_figures_of_real_runs(tmp_path, train_forks, capsys):
     short = ["--epochs", 2, "--budget", 0.2, "--batch-size", 32, "--device", "cpu"]
     short += ["--results-dir", tmp_path]
-    outcomes = train_commands([[*short, "--method", name] for name in ("unif-SGD", "dro")])
+    outcomes = train_forks([[*short, "--method", name] for name in ("unif-SGD", "dro")])
     assert [outcome.returncode for outcome in outcomes] == [0, 0]
     outcome = run(command.main, tmp_path, capsys)
     assert outcome.returncode == 0
