@@ -6,4 +6,4 @@ source ./setup.sh requirements-dev.txt
 ruff check .
 ruff format --check .
 mypy
-exec python -m pytest -q --numprocesses 2 --dist worksteal "$@"
+exec python -m pytest -q --numprocesses 2 --dist worksteal --durations 20 "$@"

@@ -209,7 +209,7 @@ def test_end_to_end_refuses_unequal_work(
 
 @pytest.mark.slow
 def test_throughput(main_here: Callable, data_dir: Path) -> None:
-    own = ["--data-dir", data_dir, "--model", "resnet10-w16", "--steps", "2", "--turns", "2"]
+    own = ["--data-dir", data_dir, "--model", "resnet10-w8", "--steps", "2", "--turns", "2"]
     own += ["--switches", "float32", "bf16"]
     ended = main_here(throughput.main, *own, "--num-threads", "1", "--", *SIZE, "--device", "cpu")
     assert ended.returncode == 0, ended.stderr

@@ -670,6 +670,7 @@ def test_there_are_several_hundred_cases() -> None:
     assert len(CASES) >= 300
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [*BODIES, *CHECKPOINTS])
 def test_the_previous_checkpoint_stands_in_for_a_wrong_one(
     fault: str, train_here: Callable[..., Completed], place: Path

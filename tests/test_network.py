@@ -134,7 +134,18 @@ def test_small_runs_end_alike_in_every_precision(train_here: Callable, tmp_path:
     for amp in ("off", "bf16"):
         for seed in ("1", "2"):
             name = f"{amp}{seed}"
-            words = ["--epochs", "10", "--amp", amp, "--seed", seed, "--device", "cpu"]
+            words = [
+                "--epochs",
+                "10",
+                "--amp",
+                amp,
+                "--seed",
+                seed,
+                "--model",
+                "resnet10-w8",
+                "--device",
+                "cpu",
+            ]
             assert train_here(*words, "--experiment-name", name).returncode == 0
             folder = tmp_path / "results" / name
             accuracy[name] = pd.read_csv(folder / "curve.csv")["test_accuracy"].iloc[-1]

@@ -64,6 +64,7 @@ def test_documentation_has_an_example_of_each_sampler():
         assert name in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_example_of_the_documentation_runs_as_written(example, installed, tmp_path):
     result = run(example, installed, tmp_path)

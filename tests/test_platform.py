@@ -18,6 +18,7 @@ run(name, run_name="__main__")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, words",
     [

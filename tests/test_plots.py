@@ -803,6 +803,7 @@ def test_claims_of_hardness_weighting(tmp_path, test, gain, verdict):
     assert verdict_on("no_consistent_advantage", tmp_path) == "not enough runs"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [(1,), (1, 2)])
 def test_few_seeds_decide_no_claim(tmp_path, capsys, seeds):
     effects = {"SGD": 0, "unif-SGD": 0, "p-SGD": 5, "c-SGD": 5, "dro": 5, "random-subset": -5}
@@ -826,6 +827,7 @@ def nowhere_above(draws: np.ndarray) -> Claim:
     return Claim("", "", "", "", False, cases)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setups, methods", [(1, 1), (4, 1), (4, 3)])
 def test_true_claims_are_contradicted_at_no_more_than_the_level(setups, methods):
     """400 studies in which nothing differs: 2.5% are contradicted by chance, a side of 5%.
@@ -840,6 +842,7 @@ def test_true_claims_are_contradicted_at_no_more_than_the_level(setups, methods)
     assert 0.005 < verdicts.count("contradicted") / len(verdicts) < 0.06
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("correlation", [-0.5, 0, 0.5])
 def test_verdicts_keep_their_level_whatever_the_correlation_over_seeds(correlation):
     """2,000 pairs of equal methods, n = 6: 5% decided, within 4.5 standard deviations (1e-5).

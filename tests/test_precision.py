@@ -59,6 +59,7 @@ def test_the_last_layer_is_float32_and_the_others_are_not(name: str) -> None:
     assert list(network.model.state_dict()) == keys
 
 
+@pytest.mark.slow
 @pytest.fixture
 def quick_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Compile as --compile does, but for the last part, the code: that takes half a minute."""
@@ -287,6 +288,7 @@ COMPILED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augmentation", ["standard", "ricap"])
 @pytest.mark.parametrize("method", COMPILED)
 def test_nothing_is_compiled_after_the_warm_up(

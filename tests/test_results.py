@@ -20,6 +20,7 @@ RUNS = dict(cpu=243, lengths=7, long=45, priming=9, rivals=28, robustness=33, sc
 AUGMENTED = ("| standard ", "| mixup ", "| ricap ", "| randaugment ")  # how rows of tables begin
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_every_run_is_packed_whole(name: str) -> None:
     runs, faults = find_runs(RESULTS / name)
@@ -34,6 +35,7 @@ def test_every_run_is_packed_whole(name: str) -> None:
         assert sum(int(row["train_count"]) for row in classes) == config.num_images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REPORTED)
 def test_what_is_reported_is_what_the_runs_say(name: str) -> None:
     folder = RESULTS / name

@@ -137,6 +137,7 @@ def assert_sums(tree: RaceTree, log_weights: np.ndarray) -> None:
 # --- The tree: draws ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "beta, spread, floor",
     [(0, 1, 1e-4), (1, 1, 1e-4), (1, 1, 0.3), (100, 0.03, 1e-4), (100, 0.5, 0.3)],
@@ -375,6 +376,7 @@ def on_device(sampler: HardnessWeightedSampler, *values) -> list[torch.Tensor]:
 # --- HardnessWeightedSampler: draws ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beta, spread", [(0, 1), (1, 1), (100, 0.03), (1000, 0.002), (1000, 1)])
 @pytest.mark.parametrize("path", PATHS)
 def test_batches_follow_successive_sampling(monkeypatch, path, beta, spread):
