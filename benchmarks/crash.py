@@ -28,6 +28,7 @@ from engine.status import holder, read_status
 from engine.sweep.warm import WarmRun, WarmServer
 from methods import METHODS
 
+from .ours import machine
 from .score_files import noise_flags
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -184,6 +185,7 @@ def crash_table(
             arguments += noise_flags(cell[0], dataset, labels, file)
             return crash(arguments, share, cell_seed, Path(results), server)
 
+    print(machine())
     print(f"{'method':20}{'augmentation':14}{'kills':>6}{'resumes':>9}{'mismatches':>12}")
     outcomes = []
     with ThreadPoolExecutor(jobs) as pool:

@@ -26,6 +26,8 @@ from engine.trainer import Trainer
 from errors import UsageError
 
 PASSED_ON = "words after -- go to train.py's own command line, for example: -- --batch-size 64"
+#: What oneDNN uses where a processor has it, as `torch.cpu.get_capabilities` names it.
+MATRIX_FEATURES = ("avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_int8", "amx_bf16", "amx_fp16")
 #: Steps before any that count: kernels are chosen, networks compiled, and selective-backprop's
 #: losses fill a history of 1,024, before which it keeps every image.
 WARM_UP = 10
@@ -81,10 +83,13 @@ def machine() -> str:
         name = next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         name = platform.processor() or platform.machine()
+    has = torch.cpu.get_capabilities()
+    fast = ", ".join(name for name in MATRIX_FEATURES if has.get(name)) or "none"
     packages = ("torch", "torchvision", "numpy", "pillow")
     versions = ", ".join(f"{package} {version(package)}" for package in packages)
     return (
-        f"{os.cpu_count()} cores of {name} ({torch.backends.cpu.get_cpu_capability()}), "
+        f"{os.cpu_count()} cores of {name}; vector instructions: "
+        f"{torch.backends.cpu.get_cpu_capability()}, for matrices of few bits: {fast}; "
         f"{torch.get_num_threads()} threads; Python {platform.python_version()}, {versions}; "
         f"load average before {os.getloadavg()[0]:.1f}"
     )

@@ -12,6 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from .ours import machine
+
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = {
     "help": ["train.py", "--help"],
@@ -92,6 +94,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--jobs", type=int, nargs="+", default=[2], help="of it [default: 2]")
     parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="of an earlier version")
     options = parser.parse_args(arguments)
+    print(machine())
     print(f"{'median seconds':<40}{'wall':>8}{'CPU':>10}")
     checkouts = {"": ROOT} | ({", earlier": options.against} if options.against else {})
     for title, words in COMMANDS.items():
