@@ -59,7 +59,6 @@ def test_the_last_layer_is_float32_and_the_others_are_not(name: str) -> None:
     assert list(network.model.state_dict()) == keys
 
 
-@pytest.mark.slow
 @pytest.fixture
 def quick_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Compile as --compile does, but for the last part, the code: that takes half a minute."""
@@ -69,6 +68,7 @@ def quick_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch._dynamo.reset()
 
 
+@pytest.mark.slow
 def test_the_last_layer_is_float32_where_the_network_is_compiled(quick_compiler: None) -> None:
     network = Network(create_model("resnet10-w8", 1, 10, (8, 8)), CPU, precision=BF16)
     compiled = Network(network.model, CPU, precision=BF16, compiled=True)
