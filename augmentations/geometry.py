@@ -50,6 +50,41 @@ class CropAndFlip:
         return windows.index_select(0, start)
 
 
+def random_resized_boxes(
+    sizes: np.ndarray, rng: np.random.Generator, area=(0.08, 1.0), ratio=(3 / 4, 4 / 3)
+) -> np.ndarray:
+    """Draw a box in each image: as training on ImageNet crops (Szegedy et al. 2015).
+
+    The law is that of torchvision's RandomResizedCrop: ten tries at a fraction of the area and,
+    on a logarithmic scale, a ratio of width to height; the first box that fits counts, or else the
+    largest in the centre whose ratio is allowed. Boxes are of whole pixels.
+
+    Args:
+        sizes: height and width [b, 2] of the images.
+        rng: draws the same numbers whatever the sizes.
+        area, ratio: bounds of both.
+
+    Returns:
+        int64 [b, 4]: top, left, height, width.
+    """
+    tries, place = rng.random((2, 10, len(sizes))), rng.random((2, len(sizes)))
+    height, width = sizes.T.astype(np.int64)
+    areas = height * width * (area[0] + tries[0] * (area[1] - area[0]))
+    ratios = np.exp(np.log(ratio[0]) + tries[1] * np.log(ratio[1] / ratio[0]))
+    wide = np.rint(np.sqrt(areas * ratios)).astype(np.int64)
+    tall = np.rint(np.sqrt(areas / ratios)).astype(np.int64)
+    fits = (wide > 0) & (wide <= width) & (tall > 0) & (tall <= height)
+    first, columns = fits.argmax(0), np.arange(len(sizes))
+    wide, tall, found = wide[first, columns], tall[first, columns], fits[first, columns]
+    top = (place[0] * (height - tall + 1)).astype(np.int64)
+    left = (place[1] * (width - wide + 1)).astype(np.int64)
+
+    widest = np.minimum(width, np.rint(height * ratio[1])).astype(np.int64)
+    tallest = np.minimum(height, np.rint(width / ratio[0])).astype(np.int64)
+    centre = np.stack([(height - tallest) // 2, (width - widest) // 2, tallest, widest], 1)
+    return np.where(found[:, None], np.stack([top, left, tall, wide], 1), centre)
+
+
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """uint8 [b, c, h, w] to float32 (value / 255 - mean) / std, per channel: both [c]."""
     return rescale(images, *scale_and_shift(mean, std))

@@ -23,7 +23,7 @@ COMMANDS = {
 #: The demo of example_scripts.sh, or its first cells.
 DEMO = "--augmentation standard ricap --batch-size 64 --device cpu --method SGD unif-SGD p-SGD"
 GRIDS = {
-    "small": f"{DEMO} --budget 0.2 --seed 1 2 --epochs 5",
+    "small": f"{DEMO} --budget 0.2 --epochs 2",
     "demo": f"{DEMO} c-SGD selective-backprop dro --budget 0.2 0.5 1.0 --seed 1 2 3 --epochs 20",
 }
 SAME = ("model.pt", "per_class.csv")  # files of a run without a second or a date in them

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from . import cifar, digits, fashion_mnist, folder, mini_imagenet, svhn
 from .corruption import long_tailed, with_label_noise
 from .dataset import Dataset, class_balanced_subset, held_out, hold_out
+from .packed import PackedRows
 from .rows import Rows
 
 
@@ -35,6 +36,7 @@ DATASETS: dict[str, Source] = {
 __all__ = [
     "DATASETS",
     "Dataset",
+    "PackedRows",
     "Rows",
     "Source",
     "class_balanced_subset",

@@ -11,10 +11,19 @@ from errors import UsageError
 from .cache import cached
 from .dataset import Dataset, channel_statistics, content_digest
 from .image_files import decode_images
+from .packed import PackedRows, packed
+from .rows import Rows
 
 
-def load(root: Path, *, image_size: int | None, **_) -> Dataset:
-    """Classes are the folders' names, in order; all images must have one size or be resized."""
+def load(root: Path, *, image_size: int | None, cache: str = "uint8", **_) -> Dataset:
+    """Classes are the folders' names, in order.
+
+    Args:
+        root: of the data set.
+        image_size: height and width to resize images to, or, of packed ones, of their crops.
+        cache: `uint8` for decoded images, which must have one size or be resized; `jpeg` for
+            packed files.
+    """
     evaluated = "val" if (root / "val").is_dir() and not (root / "test").is_dir() else "test"
     for part in ("train", evaluated):
         if not (root / part).is_dir():
@@ -32,15 +41,24 @@ def load(root: Path, *, image_size: int | None, **_) -> Dataset:
         )
     parts = {part: list_images(root / part, classes) for part in ("train", evaluated)}
     files = [file for paths, _ in parts.values() for file in paths]
-    arrays, sha256 = cached(
-        root,
-        f"folder-{image_size}",
-        files,
-        lambda: {"images": decode_images(files, root, image_size)},
-    )
-    train_images, test_images = np.split(arrays["images"], [len(parts["train"][0])])
     labels = {"train_labels": parts["train"][1], "test_labels": parts[evaluated][1]}
-    mean, std = channel_statistics(train_images)
+    count = len(parts["train"][0])
+    train_images: np.ndarray | Rows
+    test_images: np.ndarray | Rows
+    if cache == "jpeg" and image_size:
+        pack = packed(root, "folder", files)
+        rows = PackedRows(pack, np.arange(len(files)), image_size)
+        train_images, test_images = rows[:count], rows[count:]
+        (mean, std), sha256, padding = train_images.statistics(), pack.sha256, 0
+    else:
+        arrays, sha256 = cached(
+            root,
+            f"folder-{image_size}",
+            files,
+            lambda: {"images": decode_images(files, root, image_size)},
+        )
+        train_images, test_images = np.split(arrays["images"], [count])
+        (mean, std), padding = channel_statistics(train_images), Dataset.padding
     return Dataset(
         train_images=train_images,
         test_images=test_images,
@@ -49,6 +67,7 @@ def load(root: Path, *, image_size: int | None, **_) -> Dataset:
         classes=tuple(classes),
         mean=mean,
         std=std,
+        padding=padding,
         sha256=content_digest({"images": np.array([sha256]), **labels}),
     )
 

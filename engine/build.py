@@ -14,6 +14,7 @@ from augmentations import AUGMENTATIONS, Augmentation
 from data import (
     DATASETS,
     Dataset,
+    PackedRows,
     class_balanced_subset,
     hold_out,
     long_tailed,
@@ -35,6 +36,7 @@ from .network import Network, choose_precision
 from .options import options_of, require_options
 from .trainer import Trainer
 
+SOURCE = ("dataset", "data_dir", "data_seed", "image_size", "cache")
 #: Sets of data that stay in memory, for the many runs of a process or of its forks.
 KEPT: dict[tuple[object, ...], Dataset] = {}
 METHOD_SEED = 2  # keeps a method's draws apart from those of the loader, which uses 0 and 1
@@ -180,13 +182,16 @@ def split(settings: RunConfig) -> dict:
 def load_source(settings: RunConfig) -> Dataset:
     """Load all of a data set."""
     return DATASETS[settings.dataset].load(
-        Path(settings.data_dir), data_seed=settings.data_seed, image_size=settings.image_size
+        Path(settings.data_dir),
+        data_seed=settings.data_seed,
+        image_size=settings.image_size,
+        cache=settings.cache,
     )
 
 
 def source_of(settings: RunConfig) -> tuple[object, ...]:
     """Return what decides what `load_source` returns."""
-    return settings.dataset, settings.data_dir, settings.data_seed, settings.image_size
+    return tuple(getattr(settings, name) for name in SOURCE)
 
 
 def keep_dataset(settings: RunConfig) -> None:
@@ -199,7 +204,9 @@ def keep_dataset(settings: RunConfig) -> None:
     dataset = load_source(settings)
     parts = dataset.train_images, dataset.test_images
     kept = sum(each.train_images.nbytes + each.test_images.nbytes for each in KEPT.values())
-    if kept + sum(images.nbytes for images in parts) <= memory(torch.device("cpu")) / 8:
+    if isinstance(dataset.train_images, PackedRows):
+        KEPT[source_of(settings)] = dataset  # whose images stay in their file
+    elif kept + sum(images.nbytes for images in parts) <= memory(torch.device("cpu")) / 8:
         train, test = (np.array(images) for images in parts)
         dataset = replace(dataset, train_images=train, test_images=test)
         KEPT[source_of(settings)] = dataset

@@ -121,6 +121,15 @@ class RunConfig:
         metavar="PIXELS",
         of_data=True,
     )
+    cache: str = setting(
+        "uint8",
+        "folder: uint8 keeps all images decoded and resized; jpeg keeps the files' bytes in one "
+        "packed file, for what does not fit in memory, and decodes a random-resized crop of each "
+        "image whenever it is trained on (Szegedy et al. 2015), the centre in evaluation",
+        TASK,
+        choices=("uint8", "jpeg"),
+        of_data=True,
+    )
     train_images: int | None = setting(
         None,
         "train on a random class-balanced subset of N images, fixed by `data_seed` and taken "
@@ -381,6 +390,10 @@ class RunConfig:
         of_data = DATASETS[config.dataset]
         if config.image_size and not of_data.resizes:
             raise UsageError(f"`image_size`: {config.dataset} has a size of its own; leave it out")
+        if config.cache == "jpeg" and not of_data.resizes:
+            raise UsageError(f"`cache` jpeg: {config.dataset} fits in memory; leave it out")
+        if config.cache == "jpeg" and not config.image_size:
+            raise UsageError("`cache` jpeg: crops need a size; give `image_size`, such as 224")
         if config.model is None:
             config.model = of_data.model or MODEL
         if config.epochs is None:

@@ -12,9 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from augmentations.geometry import rescale, scale_and_shift
-from data import Dataset, Rows
+from augmentations.geometry import random_resized_boxes, rescale, scale_and_shift
+from data import Dataset, PackedRows, Rows
 
+CROP = 4  # keeps the draws of crops apart from those of the loader, the method and dropout: 0 to 3
+TASK = 16  # images that a thread decodes at once
+Decoding = tuple[Tensor, list[Future[None]]]  # images, and what is still to be waited for
+Work = tuple[np.ndarray, np.ndarray]  # rows [b] and boxes [b, 4] of them
 AHEAD = 4  # gathered batches (or groups of them) that wait for the device
 
 
@@ -30,8 +34,14 @@ class ResidentImages:
     def __len__(self) -> int:
         return len(self.images)
 
-    def prefetch(self, batches: Sequence[Tensor]) -> None:
-        """Take note of the indices that `next` will be asked for, in order."""
+    def prefetch(self, batches: Sequence[Tensor], first: int, size: int) -> None:
+        """Take note of the indices that `next` will be asked for, in order.
+
+        Args:
+            batches: indices of each group of batches.
+            first: number of the first batch in the run.
+            size: images of a batch.
+        """
 
     def next(self, index: Tensor) -> Tensor:
         """Return the images [b, c, h, w] of `index` [b], the next one that was noted."""
@@ -61,7 +71,7 @@ class MappedImages:
     def __len__(self) -> int:
         return len(self.images)
 
-    def prefetch(self, batches: Sequence[Tensor]) -> None:
+    def prefetch(self, batches: Sequence[Tensor], first: int, size: int) -> None:
         self.expected = iter([batch.cpu().numpy() for batch in batches])
         self.waiting.clear()
         for _ in range(AHEAD):
@@ -89,6 +99,91 @@ class MappedImages:
         return images
 
 
+class PackedImages:
+    """Images of packed files, which threads decode as they are needed, on a GPU ahead of use.
+
+    In training a random-resized crop of each, drawn by the run's seed and the batch's number alone,
+    so that neither threads nor a resumption change what is seen.
+
+    On a CPU nothing is gained by decoding ahead, and much lost: the threads of PyTorch's own
+    operations wait for each other busily, and for every core that decodes.
+    """
+
+    def __init__(self, images: PackedRows, device: torch.device, seed: int):
+        self.images, self.device, self.seed = images, device, seed
+        self.ahead = AHEAD if device.type == "cuda" else 0
+        self.pool = ThreadPoolExecutor(torch.get_num_threads())
+        self.expected: Iterator[Work] = iter(())
+        self.waiting: deque[Decoding] = deque()
+        self.next_part: tuple[tuple[int, int], Decoding] | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def prefetch(self, batches: Sequence[Tensor], first: int, size: int) -> None:
+        self.expected = self.work(batches, first, size)
+        self.waiting.clear()
+        for _ in range(self.ahead):
+            self.decode_another()
+
+    def work(self, groups: Sequence[Tensor], first: int, size: int) -> Iterator[Work]:
+        """Return rows and boxes of each group of batches; of batches of that size, from `first`."""
+        for group in groups:
+            rows = group.cpu().numpy()
+            boxes = []
+            for start in range(0, len(rows), size):
+                rng = np.random.default_rng([self.seed, CROP, first])
+                sizes = self.images.sizes(rows[start : start + size])
+                boxes.append(random_resized_boxes(sizes, rng))
+                first += 1
+            yield rows, np.concatenate(boxes)
+
+    def decode_another(self) -> None:
+        work = next(self.expected, None)
+        if work is not None:
+            self.waiting.append(self.decode(*work))
+
+    def next(self, index: Tensor) -> Tensor:
+        self.decode_another()
+        images = finished(self.waiting.popleft())
+        return images.to(self.device, non_blocking=True)
+
+    def between(self, start: int, stop: int) -> Tensor:
+        """Return the centres of images, and let those after them be decoded meanwhile."""
+        part, decoding = self.next_part or ((0, 0), None)
+        if decoding is None or part != (start, stop):
+            decoding = self.decode(np.arange(start, stop), None)
+        following = stop, min(2 * stop - start, len(self))
+        self.next_part = None
+        if self.ahead and following[0] < following[1]:
+            self.next_part = following, self.decode(np.arange(*following), None)
+        return finished(decoding).to(self.device, non_blocking=True)
+
+    def decode(self, rows: np.ndarray, boxes: np.ndarray | None) -> Decoding:
+        """Begin to decode rows [b] of the images: boxes [b, 4] of them, or their centres."""
+        pinned = self.device.type == "cuda"
+        shape = len(rows), *self.images.shape[1:]
+        images = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
+        out = images.numpy()
+
+        def some(start: int) -> None:
+            for place in range(start, min(start + TASK, len(rows))):
+                if boxes is None:
+                    self.images.centre(rows[place], out[place])
+                else:
+                    self.images.decode(rows[place], boxes[place], out[place])
+
+        return images, [self.pool.submit(some, start) for start in range(0, len(rows), TASK)]
+
+
+def finished(decoding: Decoding) -> Tensor:
+    """Wait until images are decoded; return them."""
+    images, tasks = decoding
+    for task in tasks:
+        task.result()
+    return images
+
+
 class Normalise:
     """Standardises uint8 images [b, c, h, w] by a data set's mean and std per channel: float32."""
 
@@ -101,9 +196,14 @@ class Normalise:
 
 
 def place(
-    images: np.ndarray | Rows, device: torch.device, limit: float | None
-) -> ResidentImages | MappedImages:
-    """Put images on the device if they have no more than `limit` GiB, by default half of its."""
+    images: np.ndarray | Rows, device: torch.device, limit: float | None, seed: int = 0
+) -> ResidentImages | MappedImages | PackedImages:
+    """Put images on the device if they have no more than `limit` GiB, by default half of its.
+
+    Packed files are decoded as they are needed, in training cropped by `seed`.
+    """
+    if isinstance(images, PackedRows):
+        return PackedImages(images, device, seed)
     most = memory(device) / 2 if limit is None else limit * 2**30
     kind = ResidentImages if images.nbytes <= most else MappedImages
     return kind(images, device)

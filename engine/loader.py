@@ -58,7 +58,7 @@ class Loader:
         seed: int,
         resident_limit: float | None = None,
     ):
-        self.images = place(dataset.train_images, device, resident_limit)
+        self.images = place(dataset.train_images, device, resident_limit, seed)
         self.labels = torch.tensor(dataset.train_labels, device=device)
         self.one_hot = torch.eye(len(dataset.classes), device=device)
         self.normalise = Normalise(dataset, device)
@@ -82,7 +82,9 @@ class Loader:
         """Let the images of the rest of the block be read ahead, in the groups they are used in."""
         ahead = self.augmentation.ahead
         start = self.position - self.position % ahead
-        self.images.prefetch([group.reshape(-1) for group in self.block[start:].split(ahead)])
+        groups = [group.reshape(-1) for group in self.block[start:].split(ahead)]
+        first = self.number - (self.position - start)
+        self.images.prefetch(groups, first, self.block.shape[1])
 
     def next(self) -> Batch:
         """Return the next batch, augmented, normalised and mixed."""

@@ -12,10 +12,12 @@ import pandas as pd
 import pytest
 import torch
 from laws import FALSE_ALARM, assert_inclusion, numpy_inclusion
+from PIL import Image
 from scipy import stats
 from small_files import write_cifar10
 
-from benchmarks import end_to_end, gpu_check, scaling, throughput
+from benchmarks import end_to_end, gpu_check, packed_jpeg, scaling, throughput
+from benchmarks import start as starting
 from benchmarks.kernels import occupied
 from benchmarks.ours import read_settings
 from benchmarks.plain_loop import PLAIN_LOOPS, Candidate, HardBatches, NumberedImages, PlainSGD
@@ -327,3 +329,24 @@ def test_a_check_that_takes_too_long_fails(monkeypatch: pytest.MonkeyPatch, tmp_
     assert verdict == "FAILED: not done after 2 s; see --patience"
     assert printed == "begun"
     assert took < 20
+
+
+@pytest.mark.slow
+def test_packed_jpeg(main_here: Callable, tmp_path: Path) -> None:
+    for number in range(4):
+        Image.effect_noise((40, 30), 80).save(tmp_path / f"{number}.jpg")
+    words = ("--images", 4, "--entries", 260, "--upscale", 40, "--side", 16, "--batches", 2)
+    ended = main_here(packed_jpeg.main, tmp_path, *words, "--turns", 1, "--workers", 1)
+    assert ended.returncode == 0, ended.stderr
+    lines = ended.stdout.splitlines()
+    assert [line.split()[0] for line in lines[2:4]] == ["torchvision", "packed"]
+    assert all(float(word) > 0 for line in lines[2:4] for word in line.split()[1:])
+    assert "packed to torchvision, per core: " in lines[-1]
+
+
+@pytest.mark.slow
+def test_a_start_by_forks_and_by_new_processes(main_here: Callable) -> None:
+    ended = main_here(starting.main, "--turns", 1, "--grid", "small")
+    assert ended.returncode == 0, ended.stderr
+    assert "6 runs, --jobs 2, forks" in ended.stdout
+    assert "runs that differ in a byte: 0" in ended.stdout
