@@ -1130,6 +1130,7 @@ DEFAULTS = {
     "--augmentation": "standard",
     "--dataset": "digits",
     "--image-size": "one size",
+    "--cache": "uint8",
     "--model": "resnet18",
     "--budget": "1.0",
     "--epochs": "200",

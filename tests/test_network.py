@@ -259,7 +259,7 @@ def test_mapped_images_are_the_resident_ones(mapped: np.ndarray) -> None:
     index = torch.randint(500, (3 * AHEAD + 1, 16), generator=torch.Generator().manual_seed(0))
     resident, lazy = ResidentImages(mapped, CPU), MappedImages(mapped, CPU)
     for _ in range(2):
-        lazy.prefetch(list(index))
+        lazy.prefetch(list(index), 0, index.shape[1])
         for row in index[:-2]:  # what is left is given up
             assert torch.equal(lazy.next(row), resident.next(row))
     assert torch.equal(lazy.between(7, 30), resident.between(7, 30))
@@ -270,7 +270,7 @@ def test_mapped_images_are_read_ahead_and_no_further(mapped: np.ndarray) -> None
     lazy, reads = MappedImages(mapped, CPU), []
     gather = lazy.gather
     lazy.gather = lambda index: reads.append(index) or gather(index)
-    lazy.prefetch(list(torch.arange(100).view(50, 2)))
+    lazy.prefetch(list(torch.arange(100).view(50, 2)), 0, 2)
     lazy.thread.submit(int).result()  # the thread is through with what it was given
     assert len(reads) == AHEAD
     lazy.next(torch.tensor([0, 1]))

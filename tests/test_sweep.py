@@ -206,6 +206,7 @@ OTHER = {
     "--randaugment-n": "1",
     "--randaugment-m": "30",
     "--image-size": "32",
+    "--cache": "jpeg",
 }
 #: What a flag needs beside it to have an effect.
 COMPANY = {
@@ -237,6 +238,7 @@ COMPANY = {
     "--randaugment-n": "--augmentation randaugment",
     "--randaugment-m": "--augmentation randaugment",
     "--image-size": "--dataset folder",
+    "--cache": "--dataset folder --image-size 32",
 }
 for option in unlisted({flag[2:].replace("-", "_") for flag in OTHER}).values():
     OTHER[option.flag] = option.text
