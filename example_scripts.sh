@@ -102,7 +102,7 @@ case "${1:-}" in
         cat <<LIST
 bash example_scripts.sh PART [OPTION ...], where PART is one of:
   demo           108 runs: six methods, two augmentations, three budgets, three seeds on
-                 scikit-learn's digits; ten minutes on two cores, no download
+                 scikit-learn's digits; some minutes on two cores, no download
   cpu            243 runs: what importance sampling buys, on CIFAR-10 and Fashion-MNIST with a
                  narrow network, three seeds, after two runs for scores; a good two hours on two cores
   lengths        7 runs of plain SGD, by which the lengths of part cpu were chosen
