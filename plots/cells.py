@@ -53,6 +53,8 @@ def describe(run: Run, several: Collection[str] = ()) -> dict:
     shared = {key: value for key, value in consequential(settings).items() if value is not None}
     # What --amp came to on the run's device says what it computed; auto does not.
     del shared["amp"]
+    if shared["cache"] == "uint8":  # what every data set has that is no folder of large images
+        del shared["cache"]
     shared |= {key: getattr(config, key) for key in ("device", "precision", "processes")}
     if config.tuned:
         shared["tuned"] = True
