@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from budgetbench import HardnessWeightedSampler
@@ -80,5 +80,5 @@ class HardnessWeighted(Selecting):
         return self.sampler.weigh(batch.index, losses) if self.weighs else None
 
     def observe(self, batch: Batch, logits: Tensor, losses: Tensor) -> None:
-        # Infinite losses, of a training that diverged, would make NumPy warn; NaN does not.
-        self.sampler.record(batch.index, losses.where(losses.isfinite(), torch.nan))
+        with np.errstate(invalid="ignore"):  # infinite losses, of a training that diverged
+            self.sampler.record(batch.index, losses)

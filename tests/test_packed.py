@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 
 from augmentations.geometry import random_resized_boxes
 from data import DATASETS, PackedRows
-from data.packed import SHORTER, open_pack, packed
+from data.packed import MODES, SCALES, SHORTER, open_pack, packed, read_jpeg
 from engine.images import PackedImages
 from errors import Failed, UsageError
 
@@ -63,6 +63,21 @@ def test_a_whole_image_is_what_pillow_makes_of_it(folder: Path) -> None:
         out = np.empty((3, SIDE, SIDE), np.uint8)
         rows.decode(row, (3, 5, 30, 28), out)  # top, left, height, width
         np.testing.assert_array_equal(out, np.asarray(expected).transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("scale", [1, *SCALES])
+@pytest.mark.parametrize("kind", [{}, {"progressive": True}, {"subsampling": 0}])
+def test_a_jpeg_file_is_read_as_pillow_reads_it(mode: str, scale: int, kind: dict) -> None:
+    rng = np.random.default_rng(2)
+    coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+    file = io.BytesIO()
+    coarse.resize((77, 131), Image.Resampling.BICUBIC).convert(mode).save(file, "jpeg", **kind)
+    expected = Image.open(file)
+    expected.draft(None, (77 // scale, 131 // scale))
+    found = read_jpeg(file.getvalue(), mode, (77, 131), scale)
+    assert found.mode == mode
+    np.testing.assert_array_equal(np.asarray(found), np.asarray(expected))
 
 
 def test_a_jpeg_decoded_at_reduced_scale_is_nearly_the_whole_one(tmp_path: Path) -> None:
