@@ -3,6 +3,8 @@
 set -eu
 cd "$(dirname "$0")"
 source ./setup.sh requirements-dev.txt
+# The tests start hundreds of processes, which would each compile the project's files anew.
+unset PYTHONDONTWRITEBYTECODE
 ruff check .
 ruff format --check .
 mypy
