@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -86,6 +87,10 @@ class BatchSampler(Sampler, torch.utils.data.BatchSampler):
     it will show. Without workers (`num_workers=0`) each is drawn when it is needed. `max_ahead`
     turns a bound on this into an error.
 
+    A `state_dict` saved in the middle of a pass, after an update, is of what was trained on: once it
+    is loaded, the next pass begins with the batches that were drawn and not yet trained on, and goes
+    on from there, with workers and without.
+
     Where R processes train one model together, each has a sampler of its own with the same
     arguments but for `rank`, and a generator of the same seed. All draw the same R * B images and
     hand out B of them each, no image twice; `update` exchanges what the processes learnt, through
@@ -131,6 +136,8 @@ class BatchSampler(Sampler, torch.utils.data.BatchSampler):
         self.num_samples, self.batch_size, self.max_ahead = num_samples, batch_size, max_ahead
         self.num_replicas, self.rank = num_replicas, rank
         self.ahead = 0  # batches drawn that no update has followed yet
+        self.current: Pass | None = None  # the latest pass
+        self.unfinished: dict | None = None  # the state in which the next pass begins
 
     @property
     def draw_size(self) -> int:
@@ -138,7 +145,19 @@ class BatchSampler(Sampler, torch.utils.data.BatchSampler):
         return self.batch_size * self.num_replicas
 
     def __iter__(self) -> Pass:
-        return Pass(self)
+        self.current = Pass(self)
+        if self.unfinished is not None:
+            self.current.load_state_dict(self.unfinished)
+            self.unfinished = None
+        return self.current
+
+    def get_extra_state(self) -> dict:
+        current = self.unfinished if self.current is None else self.current.not_trained_on()
+        return super().get_extra_state() | {"unfinished": current}
+
+    def set_extra_state(self, state: dict) -> None:
+        super().set_extra_state(state)
+        self.current, self.unfinished = None, state["unfinished"]
 
     def draw(self) -> Tensor:
         """Batches of all processes together, at least one: int64 [..., draw_size]."""
@@ -223,8 +242,9 @@ class Pass(Iterator[list[int]]):
         self.position = 0  # batches handed out
         self.drawn: list[Tensor] = []  # what `draw` gave, int64 [k, draw_size] each
         self.taken = 0  # batches of these that are handed out
-        self.rows: Iterator[list[int]] = iter(())  # those that are not
+        self.rows: deque[list[int]] = deque()  # those that are not
         self.recording = False  # whether all draws are kept, because a state refers to them
+        self.given: deque[list[int]] = deque()  # the last batches handed out, of all processes
 
     def __iter__(self) -> Pass:
         # A DataLoader and a loop over the sampler call only next() here. A DataLoader's own
@@ -241,15 +261,17 @@ class Pass(Iterator[list[int]]):
         if not self.position:
             sampler.ahead = 0  # what an abandoned pass has drawn is never trained on
         sampler.count_draw()
-        batch = next(self.rows, None)
-        if batch is None:
+        if not self.rows:
             if not self.recording:
                 self.drawn, self.taken = [], 0
             self.drawn.append(sampler.draw().reshape(-1, sampler.draw_size).cpu())
-            self.rows = iter(self.drawn[-1].tolist())
-            batch = next(self.rows)
+            self.rows.extend(self.drawn[-1].tolist())
+        batch = self.rows.popleft()
         self.position += 1
         self.taken += 1
+        self.given.append(batch)
+        while len(self.given) > sampler.ahead:
+            self.given.popleft()
         return batch[sampler.rank :: sampler.num_replicas]
 
     def state_dict(self) -> dict:
@@ -261,6 +283,20 @@ class Pass(Iterator[list[int]]):
             "drawn": self.drawn,
         }
 
+    def not_trained_on(self) -> dict | None:
+        """A state of what is drawn and waits for its `update`; None of a pass that has ended."""
+        ahead = self.sampler.ahead
+        rows = [*self.given, *self.rows][len(self.given) - ahead :]
+        if not rows and self.position in (0, len(self.sampler)):
+            return None
+        drawn = [torch.tensor(rows).reshape(-1, self.sampler.draw_size)] if rows else []
+        return {
+            "position": self.position - ahead,
+            "taken": 0,
+            "draws": len(drawn),
+            "drawn": drawn,
+        }
+
     def load_state_dict(self, state: dict) -> None:
         """Continue from a state, once the sampler has loaded its own of the same moment."""
         self.position, self.taken = state["position"], state["taken"]
@@ -270,7 +306,7 @@ class Pass(Iterator[list[int]]):
         for _ in self.drawn[state["draws"] :]:
             self.sampler.draw()
         batches = [batch for block in self.drawn for batch in block.tolist()]
-        self.rows = iter(batches[self.taken :])
+        self.rows = deque(batches[self.taken :])
         self.sampler.ahead = 0
 
 

@@ -1,0 +1,65 @@
+"""nnU-Net's trainers with a training that two CPU cores finish in half an hour."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from budgetbench.nnunet import HardnessWeighted
+from engine.network import BF16_FLAGS
+
+
+class Short:
+    """400 steps of nnU-Net's own batches, patches, network, schedule and augmentation."""
+
+    draws_ahead = 2
+
+    def initialize(self) -> None:
+        self.num_epochs = 16
+        self.num_iterations_per_epoch = 25
+        self.num_val_iterations_per_epoch = 2
+        self.save_every = 4
+        # nnU-Net takes all cores, whatever else runs.
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
+        super().initialize()  # type: ignore[misc]
+
+    def precision(self) -> torch.autocast:
+        """Half precision on a CPU that is faster with it, as nnU-Net has it on a GPU."""
+        able = torch.cpu.get_capabilities()
+        half = self.device.type == "cpu" and any(able.get(flag) for flag in BF16_FLAGS)
+        return torch.autocast("cpu", torch.bfloat16, enabled=half)
+
+    def train_step(self, batch: dict) -> dict:
+        with self.precision():
+            return super().train_step(batch)  # type: ignore[misc]
+
+    def validation_step(self, batch: dict) -> dict:
+        with self.precision():
+            return super().validation_step(batch)  # type: ignore[misc]
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        with self.precision():
+            super().perform_actual_validation(save_probabilities)  # type: ignore[misc]
+
+
+class nnUNetTrainerShort(Short, nnUNetTrainer):
+    pass
+
+
+class nnUNetTrainerShort_beta1(Short, HardnessWeighted, nnUNetTrainer):
+    beta = 1.0
+
+
+class nnUNetTrainerShort_beta10(Short, HardnessWeighted, nnUNetTrainer):
+    beta = 10.0
+
+
+class nnUNetTrainerShort_beta100(Short, HardnessWeighted, nnUNetTrainer):
+    beta = 100.0
+
+
+class nnUNetTrainerShort_importance(Short, HardnessWeighted, nnUNetTrainer):
+    beta = 10.0
+    importance_weights = True
