@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from errors import UserError
+from errors import UsageError
 
 from .shift import shifted
 
@@ -92,6 +93,7 @@ def environment(home: Path, threads: int) -> dict[str, str]:
     own = {name: str(path) for name, path in paths.items()}
     # With a worker process nothing is won on a CPU of which every core computes.
     own |= {"OMP_NUM_THREADS": str(threads), "nnUNet_n_proc_DA": "0", "PYTHONPATH": str(ROOT)}
+    own["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     return os.environ | own
 
 
@@ -111,7 +113,7 @@ def prepare(source: Path, home: Path, env: dict[str, str]) -> None:
 def convert(source: Path, target: Path) -> None:
     """Copy the Decathlon's training cases to nnU-Net's layout."""
     if not (source / "dataset.json").exists():
-        raise UserError(
+        raise UsageError(
             f"{source}: no dataset.json; give the Decathlon's folder Task04_Hippocampus "
             "(medicaldecathlon.com)"
         )
@@ -254,9 +256,12 @@ def main() -> None:
     print(f"{len(runs())} runs, {len(waiting)} left to make")
     collect(home, options.results)
 
+    collecting = threading.Lock()
+
     def make_and_collect(run: Run) -> None:
         make(run, home, env, options.device)
-        collect(home, options.results)
+        with collecting:
+            collect(home, options.results)
 
     with ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(make_and_collect, waiting))
