@@ -91,8 +91,7 @@ def environment(home: Path, threads: int) -> dict[str, str]:
     for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
         paths[name].mkdir(parents=True, exist_ok=True)
     own = {name: str(path) for name, path in paths.items()}
-    # With a worker process nothing is won on a CPU of which every core computes.
-    own |= {"OMP_NUM_THREADS": str(threads), "nnUNet_n_proc_DA": "0", "PYTHONPATH": str(ROOT)}
+    own |= {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
     own["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     return os.environ | own
 
@@ -195,6 +194,8 @@ def make(run: Run, home: Path, env: dict[str, str], device: str) -> None:
     folder = run.folder(home)
     command = run.command(home, device)
     folder.mkdir(parents=True, exist_ok=True)
+    # Worker processes win nothing on a CPU of which every core computes.
+    env = env | ({"nnUNet_n_proc_DA": "0"} if device == "cpu" else {})
     began = time.monotonic()
     with (folder / "output.txt").open("a") as output:
         result = subprocess.run(command, env=env, stdout=output, stderr=subprocess.STDOUT)
