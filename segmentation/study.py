@@ -107,6 +107,12 @@ def prepare(source: Path, home: Path, env: dict[str, str]) -> None:
         add_shifted(plain, minority)
         preprocess(905, env)
         write_splits(plain, home)
+        # Twice the images would have made nnU-Net plan larger batches.
+        plans = [home / "preprocessed" / name / "nnUNetPlans.json" for name in STUDIES]
+        same, other = (json.loads(path.read_text()) for path in plans)
+        batch_size = same["configurations"]["3d_fullres"]["batch_size"]
+        other["configurations"]["3d_fullres"]["batch_size"] = batch_size
+        plans[1].write_text(json.dumps(other))
 
 
 def convert(source: Path, target: Path) -> None:
