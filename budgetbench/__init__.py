@@ -10,12 +10,13 @@ el2n, grand                scores of images, from one forward pass
 k_center                   an order of images in which any number of the first covers all
 draw_without_replacement   k of N indices in proportion to weights
 per_image                  losses per pixel or voxel as one per image
+unreduced                  any loss of a batch as one per sample
 
-It needs PyTorch and NumPy alone. The version is semantic: the names in `__all__`, their arguments
-and what they return are public, and change incompatibly only with the first number of the version
-(while that is 0, with the second). All else may change with any version, such as other names of the
-modules and what is in a `state_dict`, which is to be loaded by the version that saved it. The
-same seed gives the same draws within a version.
+`budgetbench.nnunet` has trainers for nnU-Net. All else needs PyTorch and NumPy alone. The version
+is semantic: the names in `__all__`, their arguments and what they return are public, and change
+incompatibly only with the first number of the version (while that is 0, with the second). All else
+may change with any version, such as other names of the modules and what is in a `state_dict`, which
+is to be loaded by the version that saved it. The same seed gives the same draws within a version.
 """
 
 from .covering import k_center
@@ -26,6 +27,7 @@ from .sampler import per_image
 from .scores import el2n, grand
 from .selection import SelectiveBackpropSelector, cvar_weights, nearest_mean_subset
 from .subset import CSGDSampler, PSGDSampler
+from .unreduced import unreduced
 
 __version__ = "0.2.0"
 
@@ -46,4 +48,5 @@ __all__ = [
     "nearest_mean_subset",
     "per_image",
     "ricap",
+    "unreduced",
 ]

@@ -40,7 +40,9 @@ from .sampler import BatchSampler
 from .subset import PSGDSampler
 from .unreduced import unreduced
 
+VARIABLE = "nnUNet_extTrainer"  # folders in which nnU-Net looks for trainers
 HARDEST = 5  # cases that the log names
+Base: Any = object  # of the mixins: nnU-Net's trainers have no types
 
 
 class CaseQueue:
@@ -60,7 +62,7 @@ class CaseQueue:
         return cases
 
 
-class CaseSampling:
+class CaseSampling(Base):
     """Trains an nnU-Net trainer on cases that a sampler draws; the base of those below.
 
     Attributes:
@@ -69,7 +71,8 @@ class CaseSampling:
     """
 
     draws_ahead = 16
-    sampler: BatchSampler
+    sampler: Any
+    loss: Any
     checkpoint: str | None = None  # that training continues from
 
     # --- What differs between samplers ---
@@ -94,7 +97,7 @@ class CaseSampling:
 
     def get_dataloaders(self) -> tuple[Any, Any]:
         """nnU-Net's, of which that of the training cases takes them from the queue."""
-        train, val = super().get_dataloaders()  # type: ignore[misc]
+        train, val = super().get_dataloaders()
         alone = isinstance(train, SingleThreadedAugmenter)
         loader = train.data_loader if alone else train.generator
         if not alone:
@@ -123,8 +126,8 @@ class CaseSampling:
         self.draw()
         loader.get_indices = self.queue
         self.print_to_log_file(
-            f"{self.describe()}; {len(self.cases)} cases, each batch drawn {self.draws_ahead} steps "
-            "before it is trained on"
+            f"{self.describe()}; {len(self.cases)} cases, each batch drawn "
+            f"{self.draws_ahead} steps before it is trained on"
         )
         return train, val
 
@@ -148,7 +151,7 @@ class CaseSampling:
 
     def initialize(self) -> None:
         """nnU-Net's, and its loss once more, for one case at a time."""
-        super().initialize()  # type: ignore[misc]
+        super().initialize()
         loss = self._build_loss()
         for module in loss.modules():
             if hasattr(module, "ddp"):
@@ -162,7 +165,7 @@ class CaseSampling:
         self.trained = [self.place[case] for case in cases]
         self.batch_loss, self.loss = self.loss, self.training_loss
         try:
-            result = super().train_step(batch)  # type: ignore[misc]
+            result = super().train_step(batch)
         finally:
             self.loss = self.batch_loss
         self.learn(self.trained, self.measured)
@@ -171,9 +174,7 @@ class CaseSampling:
 
     def learn(self, cases: list[int], measured: Tensor) -> None:
         """Let the sampler learn from a batch, and from those of the other processes."""
-        pairs = [
-            pair for part in self.gathered([*zip(cases, measured.tolist())]) for pair in part
-        ]
+        pairs = [pair for part in self.gathered([*zip(cases, measured.tolist())]) for pair in part]
         index, values = (torch.tensor(column) for column in zip(*pairs))
         # Half precision overflows at times; nnU-Net leaves out the step then.
         finite = values.isfinite()
@@ -187,12 +188,12 @@ class CaseSampling:
     # --- The log ---
 
     def on_train_epoch_start(self) -> None:
-        super().on_train_epoch_start()  # type: ignore[misc]
+        super().on_train_epoch_start()
         self.seen: list[int] = []  # cases trained on in this epoch
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
         """nnU-Net's, and one line in the log and in `sampling.csv`."""
-        super().on_train_epoch_end(train_outputs)  # type: ignore[misc]
+        super().on_train_epoch_end(train_outputs)
         share = torch.bincount(torch.tensor(self.seen), minlength=len(self.cases)) / len(self.seen)
         row = {
             "epoch": self.current_epoch,
@@ -231,13 +232,13 @@ class CaseSampling:
     def on_train_end(self) -> None:
         for _ in range(getattr(self.dataloader_train, "num_processes", 0)):
             self.queue.put(None)
-        super().on_train_end()  # type: ignore[misc]
+        super().on_train_end()
         if self.local_rank == 0:
             state_file(os.path.join(self.output_folder, "checkpoint_latest.pth")).unlink(True)
 
     def save_checkpoint(self, filename: str) -> None:
         """nnU-Net's, and the sampler's state in a file beside it."""
-        super().save_checkpoint(filename)  # type: ignore[misc]
+        super().save_checkpoint(filename)
         if self.disable_checkpointing:
             return
         waiting = self.gathered(self.waiting)
@@ -253,7 +254,7 @@ class CaseSampling:
 
     def load_checkpoint(self, filename_or_checkpoint: Any) -> None:
         """nnU-Net's; the sampler's state is loaded when there are cases to draw."""
-        super().load_checkpoint(filename_or_checkpoint)  # type: ignore[misc]
+        super().load_checkpoint(filename_or_checkpoint)
         self.checkpoint = filename_or_checkpoint
 
     def restore(self, file: Path) -> None:
@@ -295,7 +296,6 @@ class HardnessWeighted(CaseSampling):
     initial_loss = 1.0
     momentum = 0.0
     importance_weights = False
-    sampler: HardnessWeightedSampler
 
     def make_sampler(self, cases, batch_size, generator):
         self.drawn_at_once = batch_size
@@ -346,13 +346,16 @@ class FreshSubset(CaseSampling):
     """
 
     subset = 0.5
-    sampler: PSGDSampler
 
     def make_sampler(self, cases, batch_size, generator):
         size = int(self.subset * cases)
-        if size < batch_size or self.label_manager.has_regions or self.label_manager.has_ignore_label:
+        if (
+            size < batch_size
+            or self.label_manager.has_regions
+            or self.label_manager.has_ignore_label
+        ):
             end(
-                f"a subset of {size} cases for batches of {batch_size}: a subset has to hold a batch, "
+                f"a subset of {size} cases for batches of {batch_size}: it has to hold a batch, "
                 "and labels can be neither regions nor ignored"
             )
         return PSGDSampler(cases, batch_size, subset_size=size, generator=generator)
@@ -399,7 +402,9 @@ class nnUNetTrainerPSGD(FreshSubset, nnUNetTrainer):
     """nnU-Net's default trainer with p-SGD."""
 
 
-TRAINERS = [name for name in globals() if name.startswith("nnUNetTrainer") and name != "nnUNetTrainer"]
+TRAINERS = [
+    name for name in globals() if name.startswith("nnUNetTrainer") and name != "nnUNetTrainer"
+]
 
 
 def state_file(checkpoint: str) -> Path:
@@ -427,11 +432,11 @@ def main() -> None:
         file.write_text(f"from budgetbench.nnunet import {', '.join(TRAINERS)}  # noqa\n")
     except OSError as error:
         end(f"{error.filename}: {error.strerror}; name another folder")
-    known = os.environ.get("nnUNet_extTrainer", "").split(os.pathsep)
+    known = os.environ.get(VARIABLE, "").split(os.pathsep)
     print(f"{file} is written")
     if str(folder) not in known:
         paths = os.pathsep.join(filter(None, [str(folder), *known]))
-        print(f"now, and in your shell's profile: export nnUNet_extTrainer={shlex.quote(paths)}")
+        print(f"now, and in your shell's profile: export {VARIABLE}={shlex.quote(paths)}")
 
 
 if __name__ == "__main__":

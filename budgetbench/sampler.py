@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 
@@ -87,9 +88,9 @@ class BatchSampler(Sampler, torch.utils.data.BatchSampler):
     it will show. Without workers (`num_workers=0`) each is drawn when it is needed. `max_ahead`
     turns a bound on this into an error.
 
-    A `state_dict` saved in the middle of a pass, after an update, is of what was trained on: once it
-    is loaded, the next pass begins with the batches that were drawn and not yet trained on, and goes
-    on from there, with workers and without.
+    A `state_dict` saved in the middle of a pass, after an update, is of what was trained on: once
+    it is loaded, the next pass begins with the batches that were drawn and not yet trained on, and
+    goes on from there, with workers and without.
 
     Where R processes train one model together, each has a sampler of its own with the same
     arguments but for `rank`, and a generator of the same seed. All draw the same R * B images and
@@ -136,7 +137,7 @@ class BatchSampler(Sampler, torch.utils.data.BatchSampler):
         self.num_samples, self.batch_size, self.max_ahead = num_samples, batch_size, max_ahead
         self.num_replicas, self.rank = num_replicas, rank
         self.ahead = 0  # batches drawn that no update has followed yet
-        self.current: Pass | None = None  # the latest pass
+        self.current: Callable[[], Pass | None] = lambda: None  # the latest pass, while it is used
         self.unfinished: dict | None = None  # the state in which the next pass begins
 
     @property
@@ -145,19 +146,23 @@ class BatchSampler(Sampler, torch.utils.data.BatchSampler):
         return self.batch_size * self.num_replicas
 
     def __iter__(self) -> Pass:
-        self.current = Pass(self)
+        following = Pass(self)
         if self.unfinished is not None:
-            self.current.load_state_dict(self.unfinished)
+            following.load_state_dict(self.unfinished)
             self.unfinished = None
-        return self.current
+        # A pass that a loop has left is forgotten: no state is to go on with it.
+        self.current = weakref.ref(following)
+        return following
 
     def get_extra_state(self) -> dict:
-        current = self.unfinished if self.current is None else self.current.not_trained_on()
-        return super().get_extra_state() | {"unfinished": current}
+        current = self.current()
+        if current is not None and current.sampler is self:
+            return super().get_extra_state() | {"unfinished": current.not_trained_on()}
+        return super().get_extra_state() | {"unfinished": self.unfinished}
 
     def set_extra_state(self, state: dict) -> None:
         super().set_extra_state(state)
-        self.current, self.unfinished = None, state["unfinished"]
+        self.current, self.unfinished = lambda: None, state["unfinished"]
 
     def draw(self) -> Tensor:
         """Batches of all processes together, at least one: int64 [..., draw_size]."""
@@ -284,10 +289,13 @@ class Pass(Iterator[list[int]]):
         }
 
     def not_trained_on(self) -> dict | None:
-        """A state of what is drawn and waits for its `update`; None of a pass that has ended."""
+        """A state of what is drawn and waits for its `update`.
+
+        None of a pass that has ended, or whose state a loader saves by itself.
+        """
         ahead = self.sampler.ahead
         rows = [*self.given, *self.rows][len(self.given) - ahead :]
-        if not rows and self.position in (0, len(self.sampler)):
+        if self.recording or (not rows and self.position in (0, len(self.sampler))):
             return None
         drawn = [torch.tensor(rows).reshape(-1, self.sampler.draw_size)] if rows else []
         return {

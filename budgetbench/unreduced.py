@@ -14,9 +14,9 @@ def unreduced(loss: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor
 
     The counterpart of `UnreducedLossFunction` of Fidon et al. 2022 (their code) for any loss. It
     costs as many calls of the loss as the batch has samples, and no further forward pass of the
-    network. The mean of what it gives is the loss of the batch where that is a mean over samples, as
-    of cross-entropy, of Dice computed per sample, and of weighted sums of them. It is not, and each
-    number is the loss of a batch of this one sample instead, where
+    network. The mean of what it gives is the loss of the batch where that is a mean over samples,
+    as of cross-entropy, of Dice computed per sample, and of weighted sums of them. It is not, and
+    each number is the loss of a batch of this one sample instead, where
 
     - Dice is computed over the batch as a whole (nnU-Net's `batch_dice`, MONAI's `batch`),
     - labels are ignored or classes weighted, because a mean over what counts then weighs a sample
@@ -47,8 +47,8 @@ def unreduced(loss: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor
         losses = [loss(row(outputs, i), row(targets, i)) for i in range(sizes.pop())]
         if any(value.numel() != 1 for value in losses):
             raise ValueError(
-                f"the loss of a batch is of shape {list(losses[0].shape)}; give one that is reduced "
-                "to one number, such as with reduction='mean'"
+                f"the loss of a batch is of shape {list(losses[0].shape)}; give one that is one "
+                "number, such as with reduction='mean'"
             )
         return torch.stack([value.reshape(()) for value in losses])
 

@@ -31,7 +31,7 @@ def shifted(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def bias_field(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """A random polynomial of degree 2 over the image, at most FIELD from zero: float32 [z, y, x]."""
+    """A random polynomial of degree 2, at most FIELD from zero in the image: float32 [z, y, x]."""
     z, y, x = np.meshgrid(*(np.linspace(-1, 1, size) for size in shape), indexing="ij")
     terms = np.stack([z, y, x, z * y, y * x, z * x, z * z, y * y, x * x])
     field = np.tensordot(rng.normal(size=len(terms)), terms, 1)

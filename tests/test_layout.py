@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "data": {"errors"},
     "engine": {"budgetbench", "methods", "augmentations", "data", "errors"},
     "engine/sweep": {"engine", "budgetbench", "methods", "augmentations", "data", "errors"},
+    "segmentation": {"budgetbench", "engine", "errors"},
     "plots": {"engine", "budgetbench", "methods", "augmentations", "data", "errors"},
 }
 FOLDERS = {*MAY_IMPORT, "errors", "tests", "benchmarks", "train", "sweep"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -10,8 +11,10 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from budgetbench.nnunet import HardnessWeighted
 from engine.network import BF16_FLAGS
 
+Base: Any = object  # nnU-Net's trainers have no types
 
-class Short:
+
+class Short(Base):
     """400 steps of nnU-Net's own batches, patches, network, schedule and augmentation."""
 
     draws_ahead = 2
@@ -23,7 +26,7 @@ class Short:
         self.save_every = 4
         # nnU-Net takes all cores, whatever else runs.
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
-        super().initialize()  # type: ignore[misc]
+        super().initialize()
 
     def precision(self) -> torch.autocast:
         """Half precision on a CPU that is faster with it, as nnU-Net has it on a GPU."""
@@ -33,15 +36,15 @@ class Short:
 
     def train_step(self, batch: dict) -> dict:
         with self.precision():
-            return super().train_step(batch)  # type: ignore[misc]
+            return super().train_step(batch)
 
     def validation_step(self, batch: dict) -> dict:
         with self.precision():
-            return super().validation_step(batch)  # type: ignore[misc]
+            return super().validation_step(batch)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         with self.precision():
-            super().perform_actual_validation(save_probabilities)  # type: ignore[misc]
+            super().perform_actual_validation(save_probabilities)
 
 
 class nnUNetTrainerShort(Short, nnUNetTrainer):
