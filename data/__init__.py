@@ -3,7 +3,17 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import cifar, digits, fashion_mnist, folder, mini_imagenet, svhn
+from . import (
+    cifar,
+    digits,
+    fashion_mnist,
+    folder,
+    hugging_face,
+    mini_imagenet,
+    npz,
+    svhn,
+    torchvision_sets,
+)
 from .corruption import long_tailed, with_label_noise
 from .dataset import Dataset, class_balanced_subset, held_out, hold_out
 from .packed import PackedRows
@@ -21,6 +31,7 @@ class Source:
     model: str | None = None
     epochs: int | None = None
     resizes: bool = False  # whether image_size may be given
+    argument: str | None = None  # what follows its name and a colon, as `load` takes it by `name`
 
 
 DATASETS: dict[str, Source] = {
@@ -31,6 +42,9 @@ DATASETS: dict[str, Source] = {
     "svhn": Source(svhn.load),
     "mini-imagenet": Source(mini_imagenet.load),
     "folder": Source(folder.load, resizes=True),
+    "npz": Source(npz.load, argument="FILE"),
+    "torchvision": Source(torchvision_sets.load, resizes=True, argument="NAME"),
+    "hf": Source(hugging_face.load, resizes=True, argument="NAME_OR_FOLDER"),
 }
 
 __all__ = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from data import (
     DATASETS,
     Dataset,
     PackedRows,
+    Source,
     class_balanced_subset,
     hold_out,
     long_tailed,
@@ -25,6 +27,7 @@ from methods import METHODS, Method, OptionError, Task
 from methods.scores import Recording
 from methods.scores.file import HOW
 
+from . import own
 from .budget import TRAINING_COST, Budget, check_steps, linear_rate, step_rate
 from .config import RunConfig
 from .distributed import ALONE, World
@@ -104,9 +107,20 @@ def task_of(settings: RunConfig, dataset: Dataset, device: torch.device) -> Task
     return task
 
 
+def find(axis: str, registry: Mapping[str, Any], name: str) -> Any:
+    """Return a registered part, or one of a user's own; a UsageError where that is none."""
+    if name in registry:
+        return registry[name]
+    try:
+        return own.load(axis, name)
+    except ValueError as error:
+        raise UsageError(f"`{axis}` {error}") from None
+
+
 def create_augmentation(settings: RunConfig, height: int, width: int) -> Augmentation:
     """Create the augmentation; a UsageError where it does not fit images of that size."""
-    augmentation = AUGMENTATIONS[settings.augmentation](**settings.augmentation_options)
+    constructor = find("augmentation", AUGMENTATIONS, settings.augmentation)
+    augmentation = constructor(**settings.augmentation_options)
     try:
         augmentation.check(height, width)
     except ValueError as error:
@@ -116,7 +130,8 @@ def create_augmentation(settings: RunConfig, height: int, width: int) -> Augment
 
 def create_method(settings: RunConfig, task: Task) -> Method:
     """Create the method, which records per-example statistics where that is asked for."""
-    constructor, options = METHODS[settings.method], settings.method_options
+    constructor = find("method", METHODS, settings.method)
+    options = settings.method_options
     require_options(options_of(constructor), options)
     try:
         method = constructor(task, **options)
@@ -181,8 +196,13 @@ def split(settings: RunConfig) -> dict:
 
 def load_source(settings: RunConfig) -> Dataset:
     """Load all of a data set."""
-    return DATASETS[settings.dataset].load(
+    family, _, argument = settings.dataset.partition(":")
+    name = family if family in DATASETS else settings.dataset
+    source = find("dataset", DATASETS, name)
+    load = source.load if isinstance(source, Source) else source
+    return load(
         Path(settings.data_dir),
+        name=argument,
         data_seed=settings.data_seed,
         image_size=settings.image_size,
         cache=settings.cache,

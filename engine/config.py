@@ -10,13 +10,16 @@ import dataclasses
 import functools
 import json
 import os
+import re
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from errors import UsageError
 
+from . import own
 from .cadence import Cadence
 from .options import Option, plain_kind
 from .registries import AUGMENTATIONS, DATASETS, METHODS, RECORDED
@@ -63,6 +66,11 @@ def own_defaults(name: str) -> str:
     return "".join(f", for {dataset} {value}" for dataset, value in own.items() if value)
 
 
+def dataset_names() -> list[str]:
+    """Return the names of data sets, with what is to follow those that take an argument."""
+    return [f"{name}:{each.argument}" if each.argument else name for name, each in DATASETS.items()]
+
+
 def tunable_settings() -> list[str]:
     """Return what a method may be tuned by: the optimizer's settings, and options with a value."""
     options = {
@@ -88,20 +96,27 @@ class RunConfig:
     """
 
     method: str = setting(
-        "SGD", f"how the budget is spent: {', '.join(METHODS)}", TASK, choices=METHODS
+        "SGD",
+        f"how the budget is spent: {', '.join(METHODS)}; or a class of your own, FILE.py:CLASS",
+        TASK,
+        choices=METHODS,
+        own=True,
     )
     augmentation: str = setting(
         "standard",
-        f"{', '.join(AUGMENTATIONS)}; randaugment's and trivialaugment's operations, ranges and "
-        "signs are torchvision's",
+        f"{', '.join(AUGMENTATIONS)}; or a class of your own, FILE.py:CLASS; randaugment's and "
+        "trivialaugment's operations, ranges and signs are torchvision's",
         TASK,
         choices=AUGMENTATIONS,
+        own=True,
     )
     dataset: str = setting(
         "digits",
-        f"{', '.join(DATASETS)}; folder is DATA_DIR/train/CLASS/IMAGE and test/ or val/ alike",
+        f"{', '.join(dataset_names())}; or FILE.py:FUNCTION of your own; folder is "
+        "DATA_DIR/train/CLASS/IMAGE and test/ or val/ alike",
         TASK,
         choices=DATASETS,
+        own=True,
         of_data=True,
     )
     num_classes: int | None = setting(
@@ -114,7 +129,8 @@ class RunConfig:
     )
     image_size: int | None = setting(
         None,
-        "folder: height and width to resize images to; by default they must all have one size",
+        "folder, torchvision and hf: height and width to resize images to; by default they must "
+        "all have one size",
         TASK,
         low=4,
         high=4096,
@@ -170,9 +186,10 @@ class RunConfig:
     )
     model: str = setting(
         None,
-        f"{', '.join(RESNETS)} (w: base width), or any network of timm's; default {MODEL} "
-        f"({STUDY}){own_defaults('model')}",
+        f"{', '.join(RESNETS)} (w: base width), any network of timm's, or FILE.py:FUNCTION of your "
+        f"own; default {MODEL} ({STUDY}){own_defaults('model')}",
         TASK,
+        convert=own.canonical_or_same,
     )
 
     budget: float = setting(
@@ -390,8 +407,8 @@ class RunConfig:
         of_data = DATASETS[config.dataset]
         if config.image_size and not of_data.resizes:
             raise UsageError(f"`image_size`: {config.dataset} has a size of its own; leave it out")
-        if config.cache == "jpeg" and not of_data.resizes:
-            raise UsageError(f"`cache` jpeg: {config.dataset} fits in memory; leave it out")
+        if config.cache == "jpeg" and config.dataset != "folder":
+            raise UsageError("`cache` jpeg: only of folder; leave it out")
         if config.cache == "jpeg" and not config.image_size:
             raise UsageError("`cache` jpeg: crops need a size; give `image_size`, such as 224")
         if config.model is None:
@@ -420,10 +437,18 @@ def default_name(config: RunConfig) -> str:
     imbalance = f"_imbalance{config.imbalance:g}" if config.imbalance else ""
     noise = f"_noise{config.label_noise:g}" if config.label_noise else ""
     compute = "_compute" if config.compute_budget else ""
+    dataset, method, augmentation = map(
+        short_name, (config.dataset, config.method, config.augmentation)
+    )
     return (
-        f"{config.dataset}_{config.method}_{config.augmentation}{images}{imbalance}{noise}"
+        f"{dataset}_{method}_{augmentation}{images}{imbalance}{noise}"
         f"{compute}_b{config.budget:g}_s{config.seed}"
     )
+
+
+def short_name(name: str) -> str:
+    """Return a part's name as folders have it: of a path or an argument its last part."""
+    return re.sub(r"[^\w.+-]", "-", Path(own.label(name)).name) if ":" in name else name
 
 
 def check_scoring_run(config: RunConfig, notes: list[str]) -> None:

@@ -53,6 +53,7 @@ class Config:
     tuned: bool  # whether sweep.py `tune` chose the settings
     data_sha256: str | None  # of the decoded images and labels, where the run's version wrote it
     files_sha256: dict[str, str]  # of the files that options name: option -> digest
+    own_parts: dict[str, dict[str, Any]]  # of a user's own, in place of registered ones: by setting
 
 
 def read_config(folder: Path) -> Config:
@@ -109,6 +110,7 @@ def check(content: object) -> Config:
     if not isinstance(tuned, bool):
         raise ValueError(f"tuned: {quoted(tuned)} is not true or false")
     files = table(config.get("files_sha256", {}), "files_sha256")
+    parts = table(config.get("own_parts", {}), "own_parts")
     device = as_given("device", str, config.get("device", "cpu"))
     fraction, cost = number(float, low=0, high=1), number(float, low=0)
     return Config(
@@ -129,6 +131,7 @@ def check(content: object) -> Config:
         files_sha256={
             name: as_given(f"files_sha256: {name}", digest, value) for name, value in files.items()
         },
+        own_parts={axis: read_part(axis, part) for axis, part in parts.items()},
     )
 
 
@@ -145,8 +148,20 @@ def check_settings(written: Mapping[str, Any]) -> dict[str, Any]:
             settings[name] = check_setting(name, value)
     for axis, registry in REGISTRIES.items():
         key, name = f"{axis}_options", settings[axis]
+        if name not in registry.facts():  # of a user's own: the file may have gone
+            settings[key] = dict(table(settings[key], key))
+            continue
         settings[key] = read_options(key, name, registry[name], table(settings[key], key))
     return settings
+
+
+def read_part(axis: str, written: object) -> dict[str, Any]:
+    """Return what a config.json says of a part of a user's own, checked."""
+    part, name = table(written, f"own_parts: {axis}"), f"own_parts: {axis}: sha256"
+    return {
+        "sha256": as_given(name, digest, given(part, "sha256")),
+        "defaults": table(part.get("defaults", {}), f"own_parts: {axis}: defaults"),
+    }
 
 
 def read_options(

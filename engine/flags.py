@@ -12,6 +12,7 @@ from typing import Any
 
 from errors import UsageError, as_flags, exit_status_of, is_first_of_machine, say
 
+from . import own
 from .options import Option
 from .values import converter
 
@@ -64,9 +65,13 @@ def unknown_flag(known: Iterable[str], word: str) -> UsageError:
     return UsageError(f"{flag}: no such flag{meant}")
 
 
-@functools.cache
 def build_parser() -> Parser:
-    """Return the parser of train.py's command line."""
+    """Return the parser of train.py's command line, with the options of own parts seen so far."""
+    return parser_with(tuple(own.SEEN))
+
+
+@functools.cache
+def parser_with(own_parts: tuple[tuple[str, str], ...]) -> Parser:
     from . import published
     from .config import OPTIMIZER, REGISTRIES, RUN, TASK
 
@@ -84,9 +89,25 @@ def build_parser() -> Parser:
     add_settings(parser, OPTIMIZER)
     for axis, registry in REGISTRIES.items():
         add_options(parser, f"options of {axis}s", registry.values())
+    for axis, name in own_parts:
+        if axis in REGISTRIES:
+            add_own_options(parser, name, REGISTRIES[axis][name])
     add_settings(parser, RUN)
     published.add_flags(parser)
     return parser
+
+
+def add_own_options(parser: Parser, name: str, options: Mapping[str, Option]) -> None:
+    """Add the options of a user's own part, but for those that it has of a registered one."""
+    from .config import REGISTRIES, SETTINGS
+
+    parts = [part for registry in REGISTRIES.values() for part in registry.values()]
+    known = {option for part in parts for option in part}
+    taken = sorted(options.keys() & SETTINGS.keys())
+    if taken:
+        raise UsageError(f"{name}: train.py has a flag --{taken[0]}; name the option otherwise")
+    new = {key: option for key, option in options.items() if key not in known}
+    add_options(parser, f"options of {own.label(name)}", [new])
 
 
 def add_settings(parser: Parser, title: str) -> None:
@@ -152,21 +173,35 @@ def complete(make_parser: Callable[[], Parser]) -> None:
 
 def take_options(
     given: dict[str, Any],
-    registry: Mapping[str, Mapping[str, Option]],
+    parts: Mapping[str, Mapping[str, Option]],
     chosen: str,
     notes: list[str],
 ) -> dict[str, Any]:
-    """Move a registry's options off what is given; return those that the chosen entry takes."""
+    """Move the options of some parts off what is given; return those that the chosen one takes."""
     taken = {}
-    for name in {name: None for options in registry.values() for name in options}:
+    for name in {name: None for options in parts.values() for name in options}:
         if name not in given:
             continue
         value = given.pop(name)
-        if name in registry[chosen]:
+        if name in parts[chosen]:
             taken[name] = value
         else:
-            notes.append(f"`{name}` has no effect with {chosen}")
+            notes.append(f"`{name}` has no effect with {own.label(chosen)}")
     return taken
+
+
+def note_own_parts(words: Sequence[str]) -> None:
+    """Remember the parts of a user's own that a command line names, whose options are flags too."""
+    from .registries import DATASETS
+
+    for flag, following in zip(words, [*words[1:], ""]):
+        axis, equals, value = flag.removeprefix("--").partition("=")
+        name = value if equals else following
+        if flag.startswith("--") and axis in own.WANTED and not DATASETS.family(name):
+            try:
+                own.note(axis, name)
+            except ValueError as error:
+                raise UsageError(f"--{axis}: {error}") from None
 
 
 def parse(arguments: Sequence[str]) -> tuple[RunConfig, list[str]]:
@@ -184,8 +219,10 @@ def parse(arguments: Sequence[str]) -> tuple[RunConfig, list[str]]:
     from . import published
     from .config import REGISTRIES, RunConfig
 
+    words = [published.canonical(word) for word in arguments]
+    note_own_parts(words)
     parser = build_parser()
-    found, unknown = parser.parse_known_args([published.canonical(word) for word in arguments])
+    found, unknown = parser.parse_known_args(words)
     if unknown:
         raise unknown_flag(parser.known_flags(), unknown[0])
     notes = published.drop_without_effect(found)
@@ -194,7 +231,8 @@ def parse(arguments: Sequence[str]) -> tuple[RunConfig, list[str]]:
     published.take_warmup(found, notes)
     given = vars(found)
     for axis, registry in REGISTRIES.items():
-        given[f"{axis}_options"] = take_options(given, registry, given[axis], notes)
+        parts = {**registry, **own.options(axis)}
+        given[f"{axis}_options"] = take_options(given, parts, given[axis], notes)
     try:
         config, more = RunConfig(**given).resolved()
     except UsageError as error:

@@ -15,7 +15,9 @@ import torch
 
 from budgetbench import __version__
 
+from . import own
 from .config import RunConfig, consequential
+from .registries import DATASETS
 from .source import commit
 from .trainer import Trainer
 
@@ -37,7 +39,19 @@ def identity(settings: RunConfig, trainer: Trainer) -> dict:
     }
     if settings.record:  # notes that have to be taken from the start
         facts |= {"record": settings.record, "record_epochs": settings.record_epochs}
+    for axis, part in own_parts(settings).items():
+        facts |= {axis: own.label(getattr(settings, axis)), f"{axis}_sha256": part["sha256"]}
     return consequential(vars(settings)) | facts
+
+
+def own_parts(settings: RunConfig) -> dict[str, dict[str, Any]]:
+    """Return for each part of a user's own what config.json keeps of it."""
+    names = {axis: getattr(settings, axis) for axis in own.WANTED}
+    return {
+        axis: own.facts(axis, name)
+        for axis, name in names.items()
+        if own.is_own(name) and not (axis == "dataset" and DATASETS.family(name))
+    }
 
 
 def describe(
@@ -66,6 +80,7 @@ def describe(
         "data_sha256": task.data_sha256,
         "files_sha256": dict(trainer.method.files),
         "scoring_cost": trainer.method.scoring_cost,
+        **({"own_parts": parts} if (parts := own_parts(settings)) else {}),
         "steps_per_epoch": task.steps_per_epoch,
         "total_steps": task.steps,
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from errors import UsageError
 
+from . import own
 from .config import RESNETS
 
 
@@ -73,7 +74,7 @@ def create_model(name: str, channels: int, classes: int, size: tuple[int, int]) 
     """A network by name: one of RESNETS, or any of timm's.
 
     Args:
-        name: of the network.
+        name: of the network, one of RESNETS, of timm's or of a function of a user's own.
         channels: of the images: 1 (grey) or 3.
         classes: number of logits.
         size: height and width of the images in pixels.
@@ -84,6 +85,8 @@ def create_model(name: str, channels: int, classes: int, size: tuple[int, int]) 
     if name in RESNETS:
         depths, width = RESNETS[name]
         return ResNet(depths, width, channels, classes)
+    if own.is_own(name):
+        return checked_model(name, channels, classes, size)
     import timm
 
     if not timm.is_model(name):
@@ -108,15 +111,35 @@ def create_model(name: str, channels: int, classes: int, size: tuple[int, int]) 
     return model.train()
 
 
+def checked_model(name: str, channels: int, classes: int, size: tuple[int, int]) -> nn.Module:
+    """A user's own network, once it has classified an image; a UsageError where it cannot."""
+    try:
+        model = own.load("model", name)(channels, classes, size)
+        with torch.no_grad():
+            shape = tuple(model.eval()(torch.zeros(1, channels, *size)).shape)
+    except ValueError as error:
+        raise UsageError(f"`model` {error}") from None
+    except Exception as error:  # whatever a user's code raises
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"`model` {name}: fails on an image ({reason}); mend it") from error
+    if shape != (1, classes):
+        raise UsageError(f"`model` {name}: gives {list(shape)} of an image, not [1, {classes}]")
+    return model.train()
+
+
 def classifier_of(model: nn.Module) -> nn.Module | tuple[nn.Module, ...]:
     """Return the last layer of a network made by `create_model`, from features to logits.
 
-    Some of timm's have two of them, side by side.
+    Some of timm's have two of them, side by side. A user's own network without `get_classifier` has
+    its last linear layer taken for it, and may have none.
     """
     if isinstance(model, ResNet):
         return model.classifier
-    get_classifier: Any = model.get_classifier  # which all of timm's networks have
-    return get_classifier()
+    get_classifier: Any = getattr(model, "get_classifier", None)  # all of timm's have it
+    if get_classifier is not None:
+        return get_classifier()
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    return linear[-1] if linear else ()
 
 
 def keep_classifier_in_float32(model: nn.Module) -> None:

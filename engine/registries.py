@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
+import inspect
 import json
 import os
 import sys
@@ -18,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from . import own
 from .options import Option, options_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,13 +34,15 @@ class Defaults(NamedTuple):
     model: str | None
     epochs: int | None
     resizes: bool
+    argument: str | None
 
 
 class Registry(Mapping[str, Entry], Generic[Entry]):
     """A registry's names, each with what is known of it."""
 
-    def __init__(self, module: str, attribute: str):
+    def __init__(self, module: str, attribute: str, axis: str | None = None):
         self.module, self.attribute = module, attribute
+        self.axis = axis  # the setting that takes its names, where it takes a user's own parts too
 
     def facts(self) -> Mapping[str, Any]:
         registry = getattr(sys.modules.get(self.module), self.attribute, None)
@@ -48,7 +52,11 @@ class Registry(Mapping[str, Entry], Generic[Entry]):
         raise NotImplementedError
 
     def __getitem__(self, name: str) -> Entry:
-        return self.entry(self.facts()[name])
+        """Return what is known of a part; a KeyError, or a ValueError for one of a user's own."""
+        facts = self.facts()
+        if name not in facts and self.axis and own.is_own(name):
+            return self.entry(facts_of(own.load(self.axis, name)))
+        return self.entry(facts[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.facts())
@@ -70,6 +78,14 @@ class DefaultsRegistry(Registry[Defaults]):
     def entry(self, facts: Any) -> Defaults:
         return Defaults(*facts)
 
+    def __getitem__(self, name: str) -> Defaults:
+        return super().__getitem__(self.family(name) or name)
+
+    def family(self, name: str) -> str | None:
+        """Return the entry that takes an argument, of NAME:ARGUMENT; else None."""
+        family, colon, _ = name.partition(":")
+        return family if colon and family in self.facts() else None
+
 
 class NamesRegistry(Registry[None]):
     """Names alone."""
@@ -78,9 +94,9 @@ class NamesRegistry(Registry[None]):
         return None
 
 
-METHODS = OptionsRegistry("methods", "METHODS")
-AUGMENTATIONS = OptionsRegistry("augmentations", "AUGMENTATIONS")
-DATASETS = DefaultsRegistry("data", "DATASETS")
+METHODS = OptionsRegistry("methods", "METHODS", "method")
+AUGMENTATIONS = OptionsRegistry("augmentations", "AUGMENTATIONS", "augmentation")
+DATASETS = DefaultsRegistry("data", "DATASETS", "dataset")
 RECORDED = NamesRegistry("methods.scores", "RECORDED")
 ALL: tuple[Registry[Any], ...] = (METHODS, AUGMENTATIONS, DATASETS, RECORDED)
 
@@ -99,7 +115,9 @@ def facts_of(entry: Any) -> Any:
             name: (option.kind.__name__, option.default, option.facts)
             for name, option in options_of(entry).items()
         }
-    return entry.model, entry.epochs, entry.resizes
+    if inspect.isfunction(entry):  # a user's own `load`
+        return None, None, True, None
+    return entry.model, entry.epochs, entry.resizes, entry.argument
 
 
 @functools.cache

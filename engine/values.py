@@ -8,6 +8,8 @@ import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from . import own
+
 Convert = Callable[[str], Any]
 BOUNDS = {"low", "high", "above", "below"}
 
@@ -76,17 +78,42 @@ def several_of(names: Iterable[str]) -> Convert:
     return lambda text: list(dict.fromkeys(convert(word) for word in text.split(",")))
 
 
+def one_of_or_own(known: Mapping[str, Any]) -> Convert:
+    """Return a converter to a name of a registry, to NAME:ARGUMENT or to a part of one's own."""
+
+    def convert(text: str) -> str:
+        family, colon, argument = text.partition(":")
+        entry = known.get(family) if colon else None
+        wants = getattr(entry, "argument", None)
+        if wants:
+            if not argument:
+                raise ValueError(f"{quoted(text)}: give {family}:{wants}")
+            return text
+        if own.is_own(text):
+            return own.canonical(text)
+        name = one_of(known)(text)
+        wants = getattr(known[name], "argument", None)
+        if wants:
+            raise ValueError(f"{quoted(text)}: give {name}:{wants}")
+        return name
+
+    return convert
+
+
 def converter(kind: type, facts: Mapping[str, Any]) -> Convert:
     """Return the converter of a setting or option.
 
     Args:
         kind: int, float, str, or list, of names.
-        facts: `low`, `high`, `above`, `below` of numbers; `choices` of names; or `convert`.
+        facts: `low`, `high`, `above`, `below` of numbers; `choices` of names, and `own` where a
+            part of a user's own is allowed in their place; or `convert`.
     """
     if "convert" in facts:
         return facts["convert"]
     if kind is list:
         return several_of(facts["choices"])
+    if facts.get("own"):
+        return one_of_or_own(facts["choices"])
     if kind is str:
         return one_of(facts["choices"]) if "choices" in facts else str
     return number(kind, **{key: facts[key] for key in facts.keys() & BOUNDS})

@@ -21,6 +21,7 @@ import pandas as pd
 
 from engine.config import REGISTRIES, consequential, settings_with
 from engine.options import options_of
+from engine.own import label
 from errors import UsageError
 from methods import Selecting
 
@@ -29,6 +30,7 @@ from .runs import Run
 AXES = ["method", "method_options", "augmentation", "augmentation_options", "budget"]
 #: Settings of the optimizer, which tuning may choose for each method apart.
 TUNABLE = set(settings_with("tunable"))
+SOURCE = "source"  # stands for the file of a part of a user's own, among its options
 LONGEST_NAME = 80  # letters of a setup's name, which begins the names of its files
 
 
@@ -50,12 +52,19 @@ def describe(run: Run, several: Collection[str] = ()) -> dict:
     config = run.config
     files = {name: short(digest) for name, digest in config.files_sha256.items()}
     settings = config.settings | {"method_options": config.settings["method_options"] | files}
+    settings |= {axis: label(settings[axis]) for axis in config.own_parts}
+    for axis in config.own_parts.keys() & REGISTRIES.keys():
+        part, key = config.own_parts[axis], f"{axis}_options"
+        given = {k: v for k, v in settings[key].items() if v != part["defaults"].get(k)}
+        settings[key] = given | {SOURCE: short(part["sha256"])}
     shared = {key: value for key, value in consequential(settings).items() if value is not None}
     # What --amp came to on the run's device says what it computed; auto does not.
     del shared["amp"]
     if shared["cache"] == "uint8":  # what every data set has that is no folder of large images
         del shared["cache"]
     shared |= {key: getattr(config, key) for key in ("device", "precision", "processes")}
+    for axis in config.own_parts.keys() - REGISTRIES.keys():
+        shared[f"{axis}_source"] = short(config.own_parts[axis]["sha256"])
     if config.tuned:
         shared["tuned"] = True
     if settings["dataset"] in several:  # older runs do not say which data they had
@@ -212,7 +221,7 @@ def add_labels(table: pd.DataFrame, axis: str) -> tuple[pd.DataFrame, list[str]]
 
 def unnamed(declared: Mapping, options: pd.Series) -> list[str]:
     """The options that are alike in all runs and name a file, or what was done before them."""
-    keys = []
+    keys = [SOURCE] if len({own.get(SOURCE) for own in options}) == 1 else []
     for key, (_, default, facts) in declared.items():
         values = {own.get(key, default) for own in options}
         is_file = facts.get("metavar") == "FILE"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +9,9 @@ from pathlib import Path
 
 from errors import UsageError
 
-from ..flags import build_parser, unknown_flag
+from .. import own
+from ..config import REGISTRIES
+from ..flags import build_parser, flag_of, note_own_parts, unknown_flag
 from ..published import canonical
 from . import options
 
@@ -25,6 +26,8 @@ NOT_FOR_SWEEPS = {
 
 def grid_of_words(flags: Mapping[str, Sequence[str]]) -> Grid:
     """The grid that a command line gives: flag -> the words that followed it."""
+    for flag, values in flags.items():
+        note_own_parts([word for value in values for word in (flag, value)])
     several = {
         flag
         for action in build_parser()._actions
@@ -70,6 +73,9 @@ def read_grids(path: Path) -> list[Grid]:
 def grid_of_table(table: Mapping[str, object]) -> Grid:
     grid: Grid = {}
     for key, value in table.items():
+        names = value if isinstance(value, list) else [value]
+        note_own_parts([word for name in names for word in (f"--{key}", str(name))])
+    for key, value in table.items():
         flag = canonical(f"--{key}")
         if flag in grid:
             raise UsageError(f"{flag}: given twice in one table; give it once")
@@ -98,7 +104,6 @@ def words_of_value(flag: str, value: object) -> Words:
         raise UsageError(f"{flag}: a number of too many digits; give a smaller one") from None
 
 
-@functools.cache
 def flags_with_values() -> frozenset[str]:
     """The flags of train.py that cannot do without one."""
     actions = build_parser()._actions
@@ -119,8 +124,28 @@ def expand(grids: Iterable[Grid]) -> list[Words]:
     lines = []
     for grid in grids:
         check_flags(grid)
-        lines += [tuple(itertools.chain(*parts)) for parts in itertools.product(*grid.values())]
+        for parts in itertools.product(*grid.values()):
+            kept = [words for words in parts if not of_another_part(words, parts)]
+            lines.append(tuple(itertools.chain(*kept)))
     return lines
+
+
+def of_another_part(words: Words, line: Iterable[Words]) -> bool:
+    """Return whether words give an option of a user's own part that the line does not choose.
+
+    A run knows the options of the registered parts and of its own alone.
+    """
+    chosen = {name: value for name, value in (each for each in line if len(each) == 2)}
+    for axis, registry in REGISTRIES.items():
+        part = own.canonical_or_same(chosen.get(f"--{axis}", ""))
+        takes: set[str] = set()
+        others: set[str] = set()
+        for name, declared in own.options(axis).items():
+            (takes if name == part else others).update(map(flag_of, declared))
+        known = {flag_of(name) for declared in registry.values() for name in declared}
+        if words and words[0] in others - takes - known:
+            return True
+    return False
 
 
 def check_flags(flags: Iterable[str]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from errors import UsageError
 
+from .. import own
 from ..config import IN_DEFAULT_NAME, consequential, settings_with
 from ..config_file import BadRun
 from ..flags import parse
@@ -135,7 +136,7 @@ def text_of(value: object) -> str:
         return "+".join(map(str, value))
     if isinstance(value, float):
         return f"{value:g}" if value == float(f"{value:g}") else repr(value)
-    return f"-{value}" if isinstance(value, str) else str(value)
+    return f"-{own.label(value)}" if isinstance(value, str) else str(value)
 
 
 def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:

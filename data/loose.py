@@ -1,0 +1,91 @@
+"""Images that come one after the other from another library, as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from errors import UsageError
+
+from .dataset import Dataset, channel_statistics, content_digest
+from .image_files import DEEP, GREY, blank
+
+Pair = tuple[Image.Image, int]
+
+
+def decode_parts(
+    parts: Sequence[Sequence[Pair]], scratch: Path, side: int | None, what: str
+) -> dict[str, np.ndarray]:
+    """Decode the parts of a data set, each of pairs of image and label.
+
+    Args:
+        parts: those to train and to test on; iterated twice.
+        scratch, side: as of `image_files.decode_images`.
+        what: the data set's name, for errors.
+
+    Returns:
+        `images` uint8 [n, channels, height, width] of all parts, of one channel if all are grey;
+        and `labels` int64 [n].
+
+    Raises:
+        UsageError: for images of several sizes without `side`, or of more than 8 bits.
+    """
+    sizes: set[tuple[int, int]] = set()
+    modes: set[str] = set()
+    for image, _ in chain.from_iterable(parts):
+        sizes.add(image.size)
+        modes.add(image.mode)
+    if any(mode.startswith(DEEP) for mode in modes):
+        raise UsageError(f"`dataset` {what}: images of more than 8 bits per channel; convert them")
+    if side is None and len(sizes) > 1:
+        raise UsageError(
+            f"`dataset` {what}: images of {len(sizes)} sizes; give `image_size`, such as 64"
+        )
+    width, height = (side, side) if side else next(iter(sizes))
+    grey = modes <= GREY
+    count = sum(map(len, parts))
+    images = blank((count, 1 if grey else 3, height, width), scratch)
+    labels = np.empty(count, np.int64)
+    for place, (image, label) in enumerate(chain.from_iterable(parts)):
+        image = image.convert("L" if grey else "RGB")
+        if image.size != (width, height):
+            image = image.resize((width, height), Image.Resampling.BILINEAR)
+        pixels = np.asarray(image)
+        images[place] = pixels if grey else pixels.transpose(2, 0, 1)
+        labels[place] = label
+    return {"images": images, "labels": labels}
+
+
+def dataset_of(
+    images: np.ndarray, labels: np.ndarray, train: int, classes: Iterable[str], **facts: Any
+) -> Dataset:
+    """The data set whose first `train` images [n, c, h, w] are for training.
+
+    Args:
+        classes: name of each label.
+        facts: of `Dataset`; its digest is worked out unless it is among them.
+    """
+    classes = tuple(classes)
+    if not 0 < train < len(labels):
+        raise UsageError("`dataset`: training and testing need an image each")
+    if labels.min() < 0 or labels.max() >= len(classes):
+        raise UsageError(
+            f"`dataset`: labels from {labels.min()} to {labels.max()} of {len(classes)} classes"
+        )
+    mean, std = channel_statistics(images[:train])
+    facts.setdefault("sha256", content_digest({"images": images, "labels": labels}))
+    return Dataset(
+        train_images=images[:train],
+        train_labels=labels[:train],
+        test_images=images[train:],
+        test_labels=labels[train:],
+        classes=classes,
+        mean=mean,
+        std=std,
+        **facts,
+    )

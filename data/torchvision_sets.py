@@ -1,0 +1,77 @@
+"""torchvision's classification sets that come in fixed parts, by their names there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from errors import UsageError, say
+
+from .cache import cached
+from .dataset import Dataset
+from .loose import dataset_of, decode_parts
+
+#: Arguments of the parts to train and to test on.
+TRAIN, SPLIT = ({"train": True}, {"train": False}), ({"split": "train"}, {"split": "test"})
+SETS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "MNIST": TRAIN,
+    "KMNIST": TRAIN,
+    "QMNIST": TRAIN,
+    "USPS": TRAIN,
+    "EMNIST": ({"split": "balanced", "train": True}, {"split": "balanced", "train": False}),
+    "STL10": SPLIT,
+    "Flowers102": SPLIT,
+    "Food101": SPLIT,
+    "DTD": SPLIT,
+    "GTSRB": SPLIT,
+    "FGVCAircraft": ({"split": "trainval"}, {"split": "test"}),
+    "OxfordIIITPet": ({"split": "trainval"}, {"split": "test"}),
+    "StanfordCars": SPLIT,
+    "Country211": SPLIT,
+    "PCAM": SPLIT,
+    "RenderedSST2": SPLIT,
+    "Imagenette": ({"split": "train"}, {"split": "val"}),
+}
+
+
+def load(root: Path, *, name: str, image_size: int | None, **_) -> Dataset:
+    """`name` of `SETS`, whose files lie in `root`/`name` as torchvision has them in its `root`.
+
+    They are downloaded unless they are there. Labels, and the names of classes where torchvision
+    knows them, are torchvision's.
+    """
+    if name not in SETS:
+        raise UsageError(f"`dataset` torchvision:{name}: not one of {', '.join(SETS)}")
+    folder = root / name
+    parts = [open_part(folder, name, which) for which in SETS[name]]
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = [path for path in files if (folder / "cache") not in path.parents]
+    arrays, sha256 = cached(
+        folder,
+        f"{name}-{image_size}",
+        [path for path in files if not path.name.startswith(".")],
+        lambda: decode_parts(parts, folder, image_size, f"torchvision:{name}"),
+    )
+    labels = arrays["labels"]
+    known = getattr(parts[0], "classes", None) or range(int(labels.max()) + 1)
+    return dataset_of(arrays["images"], labels, len(parts[0]), map(str, known), sha256=sha256)
+
+
+def open_part(folder: Path, name: str, which: dict[str, Any]) -> Any:
+    """One of torchvision's parts, downloaded if it is not there."""
+    import torchvision.datasets  # here, because importing it takes seconds
+
+    make = getattr(torchvision.datasets, name)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        return make(folder, download=False, **which)
+    except (RuntimeError, OSError):  # as torchvision says that files are missing
+        say(f"downloading {name} to {folder}")
+    try:
+        return make(folder, download=True, **which)
+    except Exception as error:  # of many kinds: network, server, checksum, disk
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UsageError(
+            f"`dataset` torchvision:{name}: not in {folder}, and the download failed ({reason}); "
+            "put its files there"
+        ) from error

@@ -1,0 +1,136 @@
+"""Parts of a user's own, in the place of registered ones: FILE.py:NAME or package.module:NAME."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .options import Option
+
+#: Settings that take such a part, and what it has to be.
+WANTED = {
+    "method": "a class derived from methods.Method",
+    "augmentation": "a class derived from augmentations.Augmentation",
+    "dataset": "a function that returns a data.Dataset, or a data.Source",
+    "model": "a function of channels, classes and (height, width) that returns a torch.nn.Module",
+}
+#: Parts seen so far in this process, for whose options there are flags: setting, name.
+SEEN: dict[tuple[str, str], None] = {}
+
+
+def is_own(name: object) -> bool:
+    return isinstance(name, str) and ":" in name
+
+
+def label(name: str) -> str:
+    """Return what folders, tables and figures call a part: without its file."""
+    return name.rpartition(":")[2] if is_own(name) else name
+
+
+def canonical(text: str) -> str:
+    """Return a part's name with the file's absolute path; a ValueError for no such form."""
+    where, _, name = text.rpartition(":")
+    if not where or not name.isidentifier():
+        raise ValueError(f"{text!r} is not FILE.py:NAME or package.module:NAME")
+    return f"{Path(where).expanduser().absolute()}:{name}" if where.endswith(".py") else text
+
+
+def canonical_or_same(name: str) -> str:
+    return canonical(name) if is_own(name) else name
+
+
+def note(axis: str, name: str) -> None:
+    """Import a part and remember it, so that its options become flags; a ValueError as `load`."""
+    if is_own(name):
+        name = canonical(name)
+        load(axis, name)
+        SEEN[axis, name] = None
+
+
+def options(axis: str) -> dict[str, Mapping[str, Option]]:
+    """Return the options of the parts seen so far, by their names."""
+    from .options import options_of
+
+    return {name: options_of(load(seen, name)) for seen, name in SEEN if seen == axis}
+
+
+def load(axis: str, name: str) -> Any:
+    """Import a part.
+
+    Args:
+        axis: the setting that it is given for.
+        name: of the part, as `canonical` returns it.
+
+    Raises:
+        ValueError: in one line, for a file or name that is not there, code that fails, and what is
+            not `WANTED`.
+    """
+    where, _, attribute = name.rpartition(":")
+    try:
+        module = module_of(where)
+    except Exception as error:  # whatever a user's code raises
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(f"{name}: cannot be imported ({reason}); mend it") from error
+    if not hasattr(module, attribute):
+        raise ValueError(f"{name}: no {attribute} in {where}; it has to be {WANTED[axis]}")
+    part = getattr(module, attribute)
+    if not fits(axis, part):
+        raise ValueError(f"{name}: not {WANTED[axis]}")
+    return part
+
+
+@functools.cache
+def module_of(where: str) -> ModuleType:
+    """Import a file, which may import others beside it, or a module by its name."""
+    if not where.endswith(".py"):
+        return importlib.import_module(where)
+    path = Path(where)
+    spec = importlib.util.spec_from_file_location(f"own_{path.stem}", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise FileNotFoundError("no such file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # as annotations and pickles look it up there
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
+
+
+def fits(axis: str, part: Any) -> bool:
+    if axis == "method":
+        from methods import Method
+
+        return inspect.isclass(part) and issubclass(part, Method)
+    if axis == "augmentation":
+        from augmentations import Augmentation
+
+        return inspect.isclass(part) and issubclass(part, Augmentation)
+    if axis == "dataset":
+        from data import Source
+
+        return isinstance(part, Source) or inspect.isfunction(part)
+    return callable(part)
+
+
+def facts(axis: str, name: str) -> dict[str, Any]:
+    """Return what config.json keeps of a part: its file, the file's SHA-256, default options."""
+    path = Path(inspect.getfile(module_of(name.rpartition(":")[0])))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    known: dict[str, Any] = {"file": str(path), "sha256": digest}
+    if axis in ("method", "augmentation"):
+        from .options import options_of
+
+        declared = options_of(load(axis, name))
+        known["defaults"] = {key: option.default for key, option in declared.items()}
+    return known
