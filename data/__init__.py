@@ -18,6 +18,7 @@ from .corruption import long_tailed, with_label_noise
 from .dataset import Dataset, class_balanced_subset, held_out, hold_out
 from .packed import PackedRows
 from .rows import Rows
+from .tables import grouped, relabelled, with_classes
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,11 @@ __all__ = [
     "Rows",
     "Source",
     "class_balanced_subset",
+    "grouped",
     "held_out",
     "hold_out",
     "long_tailed",
+    "relabelled",
+    "with_classes",
     "with_label_noise",
 ]

@@ -9,7 +9,6 @@ import numpy as np
 from errors import UsageError
 
 from .dataset import Dataset, ranks_within_class
-from .rows import Rows
 
 # What a random choice is for: part of its seed. Not 0, with which NumPy's generators repeat the
 # draws of the data seed alone, and so those of splits.
@@ -48,8 +47,7 @@ def long_tailed(dataset: Dataset, ratio: float, seed: int) -> Dataset:
         )
     rng = np.random.default_rng([seed, IMBALANCE])
     kept = ranks_within_class(labels, rng.permutation(len(labels))) < sizes[labels]
-    images = Rows.of(dataset.train_images)[kept]
-    return replace(dataset, train_images=images, train_labels=labels[kept])
+    return dataset.chosen("train", kept)
 
 
 def long_tailed_sizes(counts: np.ndarray, ratio: float) -> np.ndarray:

@@ -31,6 +31,34 @@ class Dataset:
     flip: float = 0.5  # probability of mirroring an image in training
     padding: int = 4  # pixels around an image before its random crop
     sha256: str | None = None  # of all images and labels as loaded, before any choice among them
+    train_names: tuple[str, ...] | None = None  # of the files in train/, where images are files
+    test_names: tuple[str, ...] | None = None  # likewise, in test/ or val/
+    groups: tuple[str, ...] = ()  # name of each group of images, where these are told apart
+    train_groups: np.ndarray | None = None  # int64 [N], where all of them are known
+    test_groups: np.ndarray | None = None  # int64 [M]
+
+    def chosen(self, part: str, kept: np.ndarray) -> Dataset:
+        """The data set with some images of a part only.
+
+        Args:
+            part: train or test.
+            kept: bool [n] or positions.
+        """
+        kept = np.arange(len(self.labels(part)))[kept]
+        changes: dict[str, Any] = {
+            f"{part}_images": Rows.of(getattr(self, f"{part}_images"))[kept],
+            f"{part}_labels": self.labels(part)[kept],
+        }
+        names, groups = getattr(self, f"{part}_names"), getattr(self, f"{part}_groups")
+        if names is not None:
+            changes[f"{part}_names"] = tuple(names[i] for i in kept)
+        if groups is not None:
+            changes[f"{part}_groups"] = groups[kept]
+        return replace(self, **changes)
+
+    def labels(self, part: str) -> np.ndarray:
+        """Labels int64 [n] of train or test."""
+        return getattr(self, f"{part}_labels")
 
 
 def parts_of(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -104,9 +132,7 @@ def class_balanced_subset(dataset: Dataset, count: int, seed: int) -> Dataset:
             f"`train_images` {count}: the training set has {n} images; give at most that number"
         )
     rng = np.random.default_rng([seed, SUBSET])
-    kept = np.sort(stratified(dataset.train_labels, count, rng))
-    images = Rows.of(dataset.train_images)[kept]
-    return replace(dataset, train_images=images, train_labels=dataset.train_labels[kept])
+    return dataset.chosen("train", np.sort(stratified(dataset.train_labels, count, rng)))
 
 
 def hold_out(dataset: Dataset, count: int, seed: int, proportional: bool = False) -> Dataset:
@@ -115,13 +141,15 @@ def hold_out(dataset: Dataset, count: int, seed: int, proportional: bool = False
     It is class-balanced or, if `proportional`, has the classes in the proportions of the whole.
     """
     held = held_out(dataset, count, seed, proportional)
-    images = Rows.of(dataset.train_images)
+    if dataset.groups and dataset.train_groups is None:
+        raise UsageError("`validation`: `groups` names no group for some training images; add them")
+    tested = dataset.chosen("train", held)
     return replace(
-        dataset,
-        train_images=images[~held],
-        train_labels=dataset.train_labels[~held],
-        test_images=images[held],
-        test_labels=dataset.train_labels[held],
+        dataset.chosen("train", ~held),
+        test_images=tested.train_images,
+        test_labels=tested.train_labels,
+        test_names=tested.train_names,
+        test_groups=tested.train_groups,
     )
 
 

@@ -69,7 +69,13 @@ def load(root: Path, *, image_size: int | None, cache: str = "uint8", **_) -> Da
         std=std,
         padding=padding,
         sha256=content_digest({"images": np.array([sha256]), **labels}),
+        train_names=names_in(root / "train", parts["train"][0]),
+        test_names=names_in(root / evaluated, parts[evaluated][0]),
     )
+
+
+def names_in(folder: Path, paths: list[Path]) -> tuple[str, ...]:
+    return tuple(path.relative_to(folder).as_posix() for path in paths)
 
 
 def class_names(folder: Path) -> list[str]:

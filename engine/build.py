@@ -18,8 +18,11 @@ from data import (
     PackedRows,
     Source,
     class_balanced_subset,
+    grouped,
     hold_out,
     long_tailed,
+    relabelled,
+    with_classes,
     with_label_noise,
 )
 from errors import UsageError
@@ -168,6 +171,12 @@ def create_budget(settings: RunConfig, method: Method) -> Budget:
 def load_dataset(settings: RunConfig) -> Dataset:
     """Load the data set of some settings, with the choices among its images that they make."""
     dataset = KEPT.get(source_of(settings)) or load_source(settings)
+    if settings.labels:
+        dataset = relabelled(dataset, Path(settings.labels))
+    if settings.groups:
+        dataset = grouped(dataset, settings.groups)
+    if settings.classes:
+        dataset = with_classes(dataset, Path(settings.classes))
     classes = len(dataset.classes)
     if settings.num_classes not in (None, classes):
         raise UsageError(

@@ -23,6 +23,7 @@ from . import own
 from .cadence import Cadence
 from .options import Option, plain_kind
 from .registries import AUGMENTATIONS, DATASETS, METHODS, RECORDED
+from .trackers import PACKAGES as TRACKERS
 from .values import Convert, converter, quoted
 
 STUDY = "Arazo et al. 2021"
@@ -146,6 +147,30 @@ class RunConfig:
         choices=("uint8", "jpeg"),
         of_data=True,
     )
+    classes: str | None = setting(
+        None,
+        "keep the classes that a text file names, one in a line",
+        TASK,
+        metavar="FILE",
+        of_data=True,
+    )
+    labels: str | None = setting(
+        None,
+        "labels of the training images from a CSV with columns image (its number from 0, of folder "
+        "its path in train/) and label, or from an array .npy; the test set keeps its own",
+        TASK,
+        metavar="FILE",
+        of_data=True,
+    )
+    groups: str | None = setting(
+        None,
+        "report the accuracy over groups of images too: a CSV with columns part (train or test), "
+        "image and group; or `folders`, those inside of the classes' folders (folder)",
+        TASK,
+        metavar="FILE",
+        of_data=True,
+        where=True,
+    )
     train_images: int | None = setting(
         None,
         "train on a random class-balanced subset of N images, fixed by `data_seed` and taken "
@@ -194,10 +219,11 @@ class RunConfig:
 
     budget: float = setting(
         1.0,
-        "iterations per epoch, as a fraction of a full pass, in (0, 1]",
+        "iterations per epoch, as a fraction of a full pass, in (0, 1]; or as 30%",
         OPTIMIZER,
         above=0,
         high=1,
+        percent=True,
         metavar="FRACTION",
     )
     compute_budget: bool = setting(
@@ -335,13 +361,15 @@ class RunConfig:
         RUN,
         convert=lambda text: tuned_names(text),
     )
-    tensorboard: bool = setting(
-        False,
-        "write the curve's numbers for TensorBoard too, into the run's folder; needs "
-        "requirements-tensorboard.txt",
+    log: list[str] | None = setting(
+        None,
+        "show the curve's numbers in trackers too: tensorboard (files in the run's folder), wandb "
+        "(offline with WANDB_MODE=offline), mlflow; each has to be installed",
         RUN,
+        choices=TRACKERS,
         where=True,
     )
+    tensorboard: bool = setting(False, "`log` tensorboard", RUN, where=True)
     device: str = setting(
         "auto", "cpu, cuda, cuda:1, ...; auto is cuda where there is one", RUN, where=True
     )
@@ -422,6 +450,8 @@ class RunConfig:
             notes.append("`record_epochs` has no effect without `record` el2n")
             config.record_epochs = RECORD_EPOCHS
         config.record_epochs = config.record_epochs or RECORD_EPOCHS
+        if config.tensorboard and "tensorboard" not in (config.log or ()):
+            config.log = [*(config.log or ()), "tensorboard"]
         if config.experiment_name is None:
             config.experiment_name = default_name(config)
         return config, notes
@@ -603,5 +633,7 @@ def as_converted(label: str, convert: Convert, value: object) -> Any:
     except ValueError as error:
         raise ValueError(f"{label}: {error}") from None
     if converted != value or "\0" in text:
+        if isinstance(value, str) and isinstance(converted, str):
+            raise ValueError(f"{label}: {quoted(value)} is written {quoted(converted)}")
         raise ValueError(f"{label}: {quoted(value)} is of the wrong type")
     return converted

@@ -13,7 +13,6 @@ from budgetbench import __version__
 from errors import Failed, UsageError, is_first_of_machine, say
 
 from . import checkpoint
-from .board import Board
 from .build import build, load_dataset
 from .config import RunConfig
 from .distributed import World, find_world
@@ -21,8 +20,18 @@ from .identity import describe, identity
 from .log import RunLog
 from .loop import train
 from .machine import find_device, set_up_torch
-from .run_folder import COLUMNS, ENDED, MODEL_FILE, SCORES_FILE, RunFolder
+from .run_folder import (
+    COLUMNS,
+    ENDED,
+    GROUP_COLUMNS,
+    MODEL_FILE,
+    SCORES_FILE,
+    SETTINGS_FILE,
+    RunFolder,
+)
+from .settings_file import toml_of
 from .signals import Signals
+from .trackers import Trackers
 from .trainer import Trainer
 
 
@@ -59,9 +68,11 @@ def run_main(settings: RunConfig, device: torch.device, world: World) -> None:
     """Train, read and write the run's folder, and report."""
     folder = RunFolder(Path(settings.results_dir), settings.experiment_name)
     folder.check(settings.overwrite)
-    if settings.tensorboard:
-        folder.board = Board(folder.path)
-    trainer = build(settings, load_dataset(settings), device, world)
+    folder.trackers = Trackers(settings.log or (), folder.path, vars(settings))
+    dataset = load_dataset(settings)
+    trainer = build(settings, dataset, device, world)
+    if dataset.groups:
+        folder.columns = (*COLUMNS, *GROUP_COLUMNS)
     with folder, Signals() as signals:
         replaces = starts_anew(folder, settings)
         rows = restore(folder, settings, trainer, replaces)
@@ -70,6 +81,7 @@ def run_main(settings: RunConfig, device: torch.device, world: World) -> None:
             earlier = folder.starts() if trainer.step else []
             config = describe(settings, trainer, seconds, earlier)
             folder.write_config(config)
+            folder.write(SETTINGS_FILE, toml_of(settings).encode())
             folder.write_curve(rows)
             log = RunLog(settings, trainer, signals, folder, rows)
             with log.bar:
@@ -85,6 +97,7 @@ def run_main(settings: RunConfig, device: torch.device, world: World) -> None:
                 recording: Any = trainer.method
                 folder.write(SCORES_FILE, recording.file(source).to_bytes())
             folder.write_per_class(trainer.per_class())
+            folder.write_per_group(trainer.per_group())
             folder.write_config(config | {"method_summary": trainer.method.summary()})
         checkpoint.remove(folder)
     best = max(rows, key=lambda row: row.get("test_accuracy", 0.0))
@@ -157,7 +170,7 @@ def take(state: Mapping, at_start: Mapping, trainer: Trainer) -> None:
     """Load a checkpoint's state; an exception of any kind says that it is not of such a run."""
     checkpoint.check_like(state, at_start)
     for row in state["rows"]:
-        if not row.keys() <= set(COLUMNS):
+        if not row.keys() <= {*COLUMNS, *GROUP_COLUMNS}:
             raise ValueError("rows are not those of a curve")
     trainer.load_state_dict(state)
     if not 0 <= trainer.logged_step <= trainer.step or trainer.finished:

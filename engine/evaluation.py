@@ -22,6 +22,7 @@ class Evaluation:
     counts: np.ndarray  # int64 [C], images; 0 where the test part has none of a class
     correct: np.ndarray  # float64 [C], images classified correctly
     losses: np.ndarray  # float64 [C], cross-entropies in nats
+    groups: Evaluation | None = None  # the same images, of each of G groups in place of classes
 
     @property
     def loss(self) -> float:
@@ -41,12 +42,19 @@ class Evaluation:
 
     def columns(self) -> dict[str, float]:
         """Columns of the curve that come from an evaluation."""
-        return dict(
+        columns = dict(
             test_loss=self.loss,
             test_accuracy=self.accuracy,
             worst_class_accuracy=float(self.class_accuracies.min()),
             class_accuracy_p5=float(np.percentile(self.class_accuracies, 5)),
         )
+        if self.groups:
+            accuracies = self.groups.class_accuracies
+            columns |= dict(
+                worst_group_accuracy=float(accuracies.min()),
+                group_accuracy_p5=float(np.percentile(accuracies, 5)),
+            )
+        return columns
 
 
 class Evaluator:
@@ -63,11 +71,18 @@ class Evaluator:
         self.labels = torch.tensor(dataset.test_labels, device=device)
         self.normalise = Normalise(dataset, device)
         self.image_shape = dataset.test_images.shape[1:]
-        self.classes = dataset.classes
+        self.classes, self.groups = dataset.classes, dataset.groups
         self.train_counts, self.counts = (
             np.bincount(labels, minlength=len(self.classes))
             for labels in (dataset.train_labels, dataset.test_labels)
         )
+        if dataset.test_groups is not None:
+            # Groups are summed up like further classes.
+            offset = torch.tensor(dataset.test_groups + len(self.classes), device=device)
+            self.places = torch.stack([self.labels, offset])
+            self.group_counts = np.bincount(dataset.test_groups, minlength=len(self.groups))
+        else:
+            self.places = self.labels[None]
 
     def evaluate(self, network: Network) -> Evaluation:
         """Evaluate a network as it is now; each process takes a part of the images."""
@@ -83,21 +98,44 @@ class Evaluator:
         network.model.eval()
         n, rank, size = len(self.images), network.world.rank, network.world.size
         own = n * rank // size, n * (rank + 1) // size
-        shape = 2, len(self.classes)  # correct ones and losses of each class
+        # Correct ones and losses of each class, and of each group.
+        shape = 2, len(self.classes) + len(self.groups)
         sums = torch.zeros(shape, dtype=torch.float64, device=network.device)
 
         def forward(start: int, stop: int) -> tuple[Tensor, Tensor]:
             labels = self.labels[start:stop]
             logits = network.run(network.model, self.normalise(self.images.between(start, stop)))
             losses = nn.functional.cross_entropy(logits, labels, reduction="none")
-            return labels, torch.stack([logits.argmax(1) == labels, losses]).double()
+            places = self.places[:, start:stop]
+            return places, torch.stack([logits.argmax(1) == labels, losses]).double()
 
-        for labels, results in network.parts.over(*own, self.image_shape, forward):
-            sums.index_add_(1, labels, results)
+        for places, results in network.parts.over(*own, self.image_shape, forward):
+            for row in places:
+                sums.index_add_(1, row, results)
         network.world.all_reduce_sum(sums)
         network.model.train()
+        classes = len(self.classes)
         correct, losses = sums.cpu().numpy()
-        return Evaluation(self.counts, correct, losses)
+        groups = None
+        if self.groups:
+            groups = Evaluation(self.group_counts, correct[classes:], losses[classes:])
+        return Evaluation(self.counts, correct[:classes], losses[:classes], groups)
+
+    def per_group(self, evaluation: Evaluation) -> list[dict[str, str | int | float | None]]:
+        """Return rows of per_group.csv, one for each group; none without groups."""
+        found = evaluation.groups
+        if found is None:
+            return []
+        numbers = (found.counts, found.correct, found.losses)
+        return [
+            {
+                "group": name,
+                "test_count": count,
+                "test_accuracy": 100 * correct / count if count else None,
+                "test_loss": loss / count if count else None,
+            }
+            for name, count, correct, loss in zip(self.groups, *(each.tolist() for each in numbers))
+        ]
 
     def per_class(self, evaluation: Evaluation) -> list[dict[str, str | int | float | None]]:
         """Return rows of per_class.csv, one for each class."""

@@ -7,7 +7,8 @@ import difflib
 import functools
 import os
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from errors import UsageError, as_flags, exit_status_of, is_first_of_machine, say
@@ -18,6 +19,9 @@ from .values import converter
 
 if typing.TYPE_CHECKING:
     from .config import RunConfig
+
+
+LISTS = ("methods", "augmentations", "datasets", "models", "scores")
 
 
 def flag_of(name: str) -> str:
@@ -42,6 +46,16 @@ class Parser(argparse.ArgumentParser):
         return [flag for action in self._actions for flag in action.option_strings]
 
 
+class ListParts(argparse.Action):
+    """Prints what there is of a kind, and exits."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *given: Any, **_: Any) -> None:
+        from .listing import list_parts
+
+        print(list_parts(given[1]))
+        parser.exit()
+
+
 class HelpFormatter(argparse.HelpFormatter):
     """States the default of every flag that has one and does not explain it itself."""
 
@@ -56,7 +70,23 @@ class HelpFormatter(argparse.HelpFormatter):
         return f"{text} [default: %(default)s]"
 
 
+#: Flags of other programs, and what does the same here.
+ELSEWHERE = {
+    "--gpu": "--device cuda",
+    "--cuda": "--device cuda",
+    "--cpu": "--device cpu",
+    "--fp16": "--amp fp16",
+    "--workers": "--num-threads",
+    "--num-workers": "--num-threads",
+    "--output-dir": "--results-dir",
+    "--optimizer": "--lr, --momentum and --weight-decay: there is SGD only",
+    **{f"--list-{kind}": f"--list {kind}" for kind in LISTS},
+}
+
+
 def unknown_flag(known: Iterable[str], word: str) -> UsageError:
+    if (flag := word.partition("=")[0]) in ELSEWHERE:
+        return UsageError(f"{flag}: no such flag; give {ELSEWHERE[flag]}")
     if not word.startswith("-"):
         return UsageError(f"{word!r}: unexpected argument (see --help)")
     flag = word.partition("=")[0]
@@ -84,6 +114,18 @@ def parser_with(own_parts: tuple[tuple[str, str], ...]) -> Parser:
         "are accepted too.",
         formatter_class=HelpFormatter,
         allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="take settings from a TOML file, such as a run's run.toml; flags given here count",
+    )
+    parser.add_argument(
+        "--list",
+        choices=LISTS,
+        metavar="KIND",
+        action=ListParts,
+        help=f"print what there is and exit: {', '.join(LISTS)}",
     )
     add_settings(parser, TASK)
     add_settings(parser, OPTIMIZER)
@@ -204,6 +246,32 @@ def note_own_parts(words: Sequence[str]) -> None:
                 raise UsageError(f"--{axis}: {error}") from None
 
 
+def with_file(words: Sequence[str]) -> list[str]:
+    """Put the settings of the file that `--config` names before what the command line says."""
+    from .settings_file import words_of_file
+
+    for place, word in enumerate(words):
+        flag, equals, value = word.partition("=")
+        if flag == "--config":
+            rest = [*words[:place], *words[place + (1 if equals else 2) :]]
+            file = value if equals else next(iter(words[place + 1 :]), None)
+            if not file or "--config" in rest:
+                raise UsageError("--config: give one TOML file")
+            given = {other.partition("=")[0] for other in rest}
+            return [*without(words_of_file(Path(file)), given), *rest]
+    return list(words)
+
+
+def without(words: Sequence[str], flags: Collection[str]) -> Iterator[str]:
+    """Leave out some flags with the values that follow them."""
+    left_out = False
+    for word in words:
+        if word.startswith("--"):
+            left_out = word in flags
+        if not left_out:
+            yield word
+
+
 def parse(arguments: Sequence[str]) -> tuple[RunConfig, list[str]]:
     """Read and check a command line of train.py.
 
@@ -219,7 +287,7 @@ def parse(arguments: Sequence[str]) -> tuple[RunConfig, list[str]]:
     from . import published
     from .config import REGISTRIES, RunConfig
 
-    words = [published.canonical(word) for word in arguments]
+    words = with_file([published.canonical(word) for word in arguments])
     note_own_parts(words)
     parser = build_parser()
     found, unknown = parser.parse_known_args(words)
@@ -230,6 +298,8 @@ def parse(arguments: Sequence[str]) -> tuple[RunConfig, list[str]]:
     published.take_schedule(found, notes)
     published.take_warmup(found, notes)
     given = vars(found)
+    for name in ("config", "list"):
+        del given[name]
     for axis, registry in REGISTRIES.items():
         parts = {**registry, **own.options(axis)}
         given[f"{axis}_options"] = take_options(given, parts, given[axis], notes)

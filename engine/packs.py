@@ -5,6 +5,7 @@ A folder that holds a pack has
     runs.csv       a row per run: its folder's name, its status and its config.json
     curves.csv     the rows of all runs' curve.csv
     per_class.csv  the rows of all runs' per_class.csv
+    per_group.csv  the rows of all runs' per_group.csv, if a run has one
 
 with a first column `folder`, relative to that folder. A pack says all that the files say:
 
@@ -24,7 +25,7 @@ import functools
 import io
 import json
 import re
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -34,13 +35,22 @@ from .config_file import BadRun
 from .run_folder import write_whole
 
 RUNS = "runs.csv"
-TABLES = {"curve.csv": "curves.csv", "per_class.csv": "per_class.csv"}  # of a run -> of a pack
+#: Of a run -> of a pack.
+TABLES = {"curve.csv": "curves.csv", "per_class.csv": "per_class.csv"}
+TABLES |= {"per_group.csv": "per_group.csv"}
+OPTIONAL = ("per_group.csv",)  # only where a run has it
 PACK_FILES = (
     *TABLES.values(),
     RUNS,
 )  # runs.csv is written last, since it counts the rows of the others
 FIRST = ["folder", "status"]  # columns of runs.csv
-RESERVED = {*FIRST, "curve", "per_class", "last"}  # no column of config.json begins with these
+RESERVED = {
+    *FIRST,
+    "curve",
+    "per_class",
+    "per_group",
+    "last",
+}  # no column of config.json begins with these
 csv.field_size_limit(2**31 - 1)  # a list, such as the starts of a run, may be long
 PLAIN_KEY = r"[\w-]+"
 KEY = re.compile(rf'("(?:[^"\\]|\\.)*"|{PLAIN_KEY})(?:\.|$)')
@@ -85,19 +95,19 @@ class Record:
 class Pack:
     """The pack in a folder."""
 
-    def __init__(self, folder: Path, read: Callable[[str], bytes] | None = None):
-        """Read the three tables.
+    def __init__(self, folder: Path, files: Mapping[str, bytes] | None = None):
+        """Read the tables.
 
         Args:
             folder: that holds the pack.
-            read: gives the content of a file of the pack, by its name.
+            files: of the pack, by name, if they are not in the folder yet.
 
         Raises:
             NotAPack: when it is some other file.
             BadRun: when a table is damaged, or has rows of a run that is in no other.
         """
         self.folder = folder
-        self.read = read or (lambda name: (folder / name).read_bytes())
+        self.files = files
         self.rows: dict[str, dict[str, str]] = {}  # of runs.csv, filled cells only, by folder
         table = self.parse(RUNS)
         if table.columns[: len(FIRST)] != FIRST:
@@ -110,6 +120,12 @@ class Pack:
                 raise BadRun(f"{folder / RUNS}: folder {row['folder']} twice, or not below it")
             self.rows[name] = {key: cell for key, cell in row.items() if cell}
         self.tables = {file: self.grouped(file) for file in TABLES}
+
+    def has(self, file: str) -> bool:
+        return (self.folder / file).exists() if self.files is None else file in self.files
+
+    def read(self, file: str) -> bytes:
+        return (self.folder / file).read_bytes() if self.files is None else self.files[file]
 
     def parse(self, file: str) -> Table:
         path = self.folder / file
@@ -152,6 +168,8 @@ class Pack:
 
     def grouped(self, file: str) -> tuple[list[str], dict[str, list[list[str]]]]:
         """Return the columns of a file of rows, and its rows by run."""
+        if file in OPTIONAL and not self.has(TABLES[file]):
+            return [], {}
         table = self.parse(TABLES[file])
         rows: dict[str, list[list[str]]] = {}
         for cell, *row in table.rows:
@@ -244,7 +262,8 @@ def pack_files(records: Mapping[str, Record]) -> dict[str, bytes]:
             for name, table in tables.items()
             for row in table.records()
         ]
-        files[packed] = format_table(Table(["folder", *own], rows))
+        if tables or file not in OPTIONAL:
+            files[packed] = format_table(Table(["folder", *own], rows))
     return files
 
 
@@ -270,9 +289,10 @@ def write_pack(folder: Path, records: Mapping[str, Record]) -> None:
             be known then.
     """
     files = pack_files(records)
-    check_same(Pack(folder, files.__getitem__), records)
+    check_same(Pack(folder, files), records)
     for name in PACK_FILES:
-        write_whole(folder / name, files[name])
+        if name in files:
+            write_whole(folder / name, files[name])
     check_same(Pack(folder), records)
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 
 from errors import Diverged, Failed, Interrupted, UsageError
 
-from .board import Board
 from .status import (
     CHECKPOINT,
     LOCK,
@@ -27,6 +26,7 @@ from .status import (
     take_lock,
     write_status,
 )
+from .trackers import Trackers
 
 COLUMNS = (
     "epoch",
@@ -47,13 +47,24 @@ COLUMNS = (
     "train_seconds",
     "eval_seconds",
 )
+GROUP_COLUMNS = ("worst_group_accuracy", "group_accuracy_p5")  # of the curve, with groups
 TRAINING_SECONDS = ("select_seconds", "data_seconds", "train_seconds")  # all but evaluation
 CLASS_COLUMNS = ("class", "train_count", "test_count", "test_accuracy", "test_loss")
+PER_GROUP_COLUMNS = ("group", "test_count", "test_accuracy", "test_loss")
 TUNING = "tuning"  # in a results folder: the trials of sweep.py `tune`, which no table counts
 MODEL_FILE = "model.pt"
+SETTINGS_FILE = "run.toml"
 SCORES_FILE = "scores.npz"  # of `record`
 CHECKPOINTS = (CHECKPOINT, f"{CHECKPOINT}.whole", "checkpoint.previous.pt")
-FILES = ["status", "config.json", "curve.csv", "per_class.csv", MODEL_FILE, SCORES_FILE]
+FILES = [
+    "status",
+    "config.json",
+    "curve.csv",
+    "per_class.csv",
+    "per_group.csv",
+    MODEL_FILE,
+    SCORES_FILE,
+]
 FILES += [LOCK, *CHECKPOINTS]
 ENDED = ("finished", "diverged", "unknown")  # runs that starting again does not continue
 LONGEST_NAME = 255  # bytes that file systems allow
@@ -77,7 +88,8 @@ class RunFolder:
                 f"`experiment_name` {name[:20]}...: too long; give at most {LONGEST_NAME} letters"
             )
         self.lock: io.TextIOWrapper | None = None
-        self.board: Board | None = None  # where rows of the curve are shown too
+        self.columns: tuple[str, ...] = COLUMNS  # of the curve
+        self.trackers: Trackers | None = None  # where rows of the curve are shown too
 
     def status(self) -> str | None:
         """Return the status last written; None where there is no run."""
@@ -162,8 +174,8 @@ class RunFolder:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self.board:
-            self.board.close()
+        if self.trackers:
+            self.trackers.close()
         if self.lock:
             self.lock.close()
 
@@ -180,18 +192,23 @@ class RunFolder:
 
     def write_curve(self, rows: Sequence[Mapping]) -> None:
         """Write the whole curve: of a new run, or of the one that is resumed."""
-        self.write_table("curve.csv", COLUMNS, rows)
-        if self.board:
-            self.board.restart(rows)
+        self.write_table("curve.csv", self.columns, rows)
+        if self.trackers:
+            self.trackers.restart(rows)
 
     def append_row(self, row: Mapping) -> None:
         with open(self.path / "curve.csv", "a", newline="") as file:
-            csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(row)
-        if self.board:
-            self.board.add(row)
+            csv.DictWriter(file, self.columns, lineterminator="\n").writerow(row)
+        if self.trackers:
+            self.trackers.add(row)
 
     def write_per_class(self, rows: Sequence[Mapping]) -> None:
         self.write_table("per_class.csv", CLASS_COLUMNS, rows)
+
+    def write_per_group(self, rows: Sequence[Mapping]) -> None:
+        """Write the groups, if there are any."""
+        if rows:
+            self.write_table("per_group.csv", PER_GROUP_COLUMNS, rows)
 
     def write_table(self, name: str, columns: Sequence[str], rows: Sequence[Mapping]) -> None:
         text = io.StringIO(newline="")

@@ -225,6 +225,11 @@ class Trainer:
         assert self.evaluation is not None, "a run ends with an evaluation"
         return self.evaluator.per_class(self.evaluation)
 
+    def per_group(self) -> list[dict[str, str | int | float | None]]:
+        """Return it as rows of per_group.csv; none without groups."""
+        assert self.evaluation is not None, "a run ends with an evaluation"
+        return self.evaluator.per_group(self.evaluation)
+
     def state_dict(self) -> dict:
         """All that the rest of the run depends on."""
         state = {name: getattr(self, name).state_dict() for name in self.PARTS}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from . import own
 
 Convert = Callable[[str], Any]
-BOUNDS = {"low", "high", "above", "below"}
+BOUNDS = {"low", "high", "above", "below", "percent"}
 
 
 def quoted(value: object) -> str:
@@ -21,8 +22,12 @@ def quoted(value: object) -> str:
     return short.repr(value)
 
 
-def number(kind: type, *, low=None, high=None, above=None, below=None) -> Convert:
+def number(
+    kind: type, *, low=None, high=None, above=None, below=None, percent: bool = False
+) -> Convert:
     """Return a converter of text to an int or float inside closed or open bounds.
+
+    With `percent`, 30% is 0.3.
 
     Like all converters here, it raises a ValueError that says what it wants.
     """
@@ -40,7 +45,7 @@ def number(kind: type, *, low=None, high=None, above=None, below=None) -> Conver
 
     def convert(text: str) -> int | float:
         try:
-            value = kind(text)
+            value = float(text[:-1]) / 100 if percent and text.endswith("%") else kind(text)
             fits = math.isfinite(value) and all(holds(value, bound) for bound, _, holds in bounds)
         except (ValueError, OverflowError):  # no number, or one beyond the range of floats
             fits = False
@@ -59,17 +64,26 @@ def closest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
 
 
 def one_of(names: Iterable[str], aliases: Mapping[str, str] | None = None) -> Convert:
-    """Return a converter to one of some names; the error suggests the closest match."""
+    """Return a converter to one of some names; the error suggests the closest match.
+
+    Capitals and dashes may be others, as in psgd or CIFAR-10.
+    """
     names = list(names)
+    plain = {bare(name): name for name in names}
 
     def convert(text: str) -> str:
         name = (aliases or {}).get(text, text)
+        name = name if name in names else plain.get(bare(name), name)
         if name not in names:
             meant = closest(name, names, 0.4)
             raise ValueError(f"{quoted(text)} is not one of {', '.join(names)}{meant}")
         return name
 
     return convert
+
+
+def bare(name: str) -> str:
+    return re.sub("[-_ ]", "", name).lower()
 
 
 def several_of(names: Iterable[str]) -> Convert:

@@ -15,13 +15,23 @@ from pathlib import Path
 from engine.config_file import BadRun
 from engine.flags import Parser
 from engine.packs import PACK_FILES, RUNS, Record, open_pack, write_pack
+from engine.run_folder import SETTINGS_FILE
 from engine.runs import StoredRun
 from engine.status import LOCK, folders_of_runs, take_lock
 from errors import UsageError, exit_status_of, say
 
 ENDED = ("finished", "diverged")
 #: Files of a run that a pack makes superfluous. Of these it does not hold the log and the lock.
-PACKED = {"status", "config.json", "curve.csv", "per_class.csv", LOCK, "log.txt"}
+PACKED = {
+    SETTINGS_FILE,
+    "status",
+    "config.json",
+    "curve.csv",
+    "per_class.csv",
+    "per_group.csv",
+    LOCK,
+    "log.txt",
+}
 DESCRIPTION = (
     f"Pack the runs in FOLDER, at any depth, in FOLDER/{RUNS}, curves.csv and per_class.csv, which "
     "keep what is there already. They say all that config.json, status, curve.csv and "

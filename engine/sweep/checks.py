@@ -17,7 +17,6 @@ import torch
 
 from data import Dataset
 
-from ..board import Board
 from ..build import (
     create_augmentation,
     create_budget,
@@ -28,6 +27,7 @@ from ..build import (
 from ..config import RunConfig, settings_with
 from ..machine import check_device, find_device
 from ..models import create_model
+from ..trackers import Trackers
 
 
 def check_runs(runs: Iterable[Mapping[str, Any]]) -> None:
@@ -50,8 +50,7 @@ def check_run(
 ) -> None:
     device = find_device(settings.device)
     check_device(settings, device)
-    if settings.tensorboard:
-        Board(Path())
+    Trackers(settings.log or (), Path(), {})
     of_data = {name: getattr(settings, name) for name in settings_with("of_data")}
     dataset = facts(json.dumps(of_data))
     task = task_of(settings, dataset, torch.device("cpu"))

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 from errors import UsageError
 
-from ..board import EVENTS, Board
 from ..config_file import BadRun
 from ..run_folder import SCORES_FILE
 from .runs import Run
@@ -36,8 +35,10 @@ def add_boards(runs: Iterable[Run]) -> None:
     """
     made = 0
     for run in runs:
-        if not run.settings["tensorboard"] or run.status() != "finished":
+        if "tensorboard" not in (run.settings["log"] or ()) or run.status() != "finished":
             continue
+        from ..trackers.tensorboard import EVENTS, Board  # which imports PyTorch
+
         if any(run.path.glob(EVENTS)):
             continue
         board = Board(run.path)

@@ -19,6 +19,8 @@ Words = tuple[str, ...]  # a part of a command line of train.py
 Grid = dict[str, list[Words]]  # flag -> for each of its values, the words that give it
 
 NOT_FOR_SWEEPS = {
+    "--config": "a sweep has grids; give --grid FILE",
+    "--list": "give it to train.py",
     "--overwrite": "a sweep keeps finished runs; delete the folders of those to make again",
     "--no-resume": "a sweep resumes unfinished runs; delete the folders of those to restart",
 }
