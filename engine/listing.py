@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from methods.scores import SCORES
+
 from .config import RESNETS
 from .options import options_of
 
@@ -32,6 +34,9 @@ def rows_of(kind: str) -> Iterator[tuple[str, str, list[str], str]]:
             yield name, f"ResNet of {depths} blocks, base width {width}", [], "He et al. 2016"
         yield "...", "any network of timm by its name, or FILE.py:FUNCTION", [], ""
         return
+    if kind == "scores":
+        yield from ((name, text, [], "") for name, text in SCORES.items())
+        return
     for name, part in registry_of(kind).items():
         documented = part if inspect.isclass(part) or inspect.isfunction(part) else part.load
         text = inspect.getdoc(documented) or ""
@@ -39,7 +44,7 @@ def rows_of(kind: str) -> Iterator[tuple[str, str, list[str], str]]:
         if kind == "datasets" and module:
             text = f"{inspect.getdoc(module) or ''}\n{text}"
             name += f":{part.argument}" if part.argument else ""
-        options = options_of(part) if inspect.isclass(part) and kind != "scores" else {}
+        options = options_of(part) if inspect.isclass(part) else {}
         flags = [f"--{option.replace('_', '-')}" for option in options]
         papers = PAPER.findall(text) or PAPER.findall(inspect.getdoc(module) or "")
         yield name, text.split("\n")[0], flags, papers[0] if papers else ""
@@ -54,10 +59,6 @@ def registry_of(kind: str) -> dict[str, Any]:
         from augmentations import AUGMENTATIONS
 
         return dict(AUGMENTATIONS)
-    if kind == "datasets":
-        from data import DATASETS
+    from data import DATASETS
 
-        return dict(DATASETS)
-    from methods.scores import SCORES
-
-    return dict(SCORES)
+    return dict(DATASETS)

@@ -44,13 +44,8 @@ PACK_FILES = (
     RUNS,
 )  # runs.csv is written last, since it counts the rows of the others
 FIRST = ["folder", "status"]  # columns of runs.csv
-RESERVED = {
-    *FIRST,
-    "curve",
-    "per_class",
-    "per_group",
-    "last",
-}  # no column of config.json begins with these
+#: No column of config.json begins with these.
+RESERVED = {*FIRST, "curve", "per_class", "per_group", "last"}
 csv.field_size_limit(2**31 - 1)  # a list, such as the starts of a run, may be long
 PLAIN_KEY = r"[\w-]+"
 KEY = re.compile(rf'("(?:[^"\\]|\\.)*"|{PLAIN_KEY})(?:\.|$)')

@@ -56,16 +56,8 @@ MODEL_FILE = "model.pt"
 SETTINGS_FILE = "run.toml"
 SCORES_FILE = "scores.npz"  # of `record`
 CHECKPOINTS = (CHECKPOINT, f"{CHECKPOINT}.whole", "checkpoint.previous.pt")
-FILES = [
-    "status",
-    "config.json",
-    "curve.csv",
-    "per_class.csv",
-    "per_group.csv",
-    MODEL_FILE,
-    SCORES_FILE,
-]
-FILES += [LOCK, *CHECKPOINTS]
+FILES = ["status", "config.json", "curve.csv", "per_class.csv", "per_group.csv", LOCK]
+FILES += [SETTINGS_FILE, MODEL_FILE, SCORES_FILE, *CHECKPOINTS]
 ENDED = ("finished", "diverged", "unknown")  # runs that starting again does not continue
 LONGEST_NAME = 255  # bytes that file systems allow
 LOCK_WAIT = 2.0  # seconds to wait for a dying process to let go of its folder

@@ -58,9 +58,9 @@ def toml_of(settings: RunConfig) -> str:
     plain = RunConfig(
         method=settings.method, augmentation=settings.augmentation, dataset=settings.dataset
     ).resolved()[0]
-    lines = [HEADER]
+    lines, defaults = [HEADER], dict(each_setting(plain))
     for name, value in each_setting(settings):
-        default = vars(plain).get(name)
+        default = defaults.get(name)
         if name == "experiment_name":
             default = default_name(settings)
         always = name in ("method", "augmentation", "dataset")

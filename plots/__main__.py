@@ -12,12 +12,13 @@ from pathlib import Path
 
 from errors import say
 
-from . import packing
+from . import packing, report
 from .command import run_command
 from .figures import KINDS, save_figures
 from .study import Study, summarise, summarise_differences
 from .tables import latex, markdown, markdown_costs
 
+COMMANDS = {"pack": packing.main, "report": report.main}
 DESCRIPTION = (
     "Write RESULTS_DIR/summary.csv, differences.csv, tables.md, tables.tex, costs.md and figures/ "
     "from the finished runs in RESULTS_DIR. `python -m plots pack FOLDER` packs the runs in FOLDER "
@@ -55,8 +56,9 @@ def make_all(study: Study, results: Path) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    if arguments[:1] == ["pack"]:
-        return packing.main(arguments[1:])
+    for name, command in COMMANDS.items():
+        if arguments[:1] == [name]:
+            return command(arguments[1:])
     return run_command("plots", DESCRIPTION, make_all, arguments)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from augmentations import AUGMENTATIONS
-from engine.run_folder import TRAINING_SECONDS
+from engine.run_folder import GROUP_COLUMNS, TRAINING_SECONDS
 from engine.runs import CLASS_COLUMNS, NEEDED
 
 from .cells import arrange
@@ -21,6 +21,7 @@ from .style import in_order
 REFERENCE = "unif-SGD"  # that the others are compared with
 CELL = ["augmentation_label", "budget"]  # of one setup, in which methods meet
 ACCURACIES = ["test_accuracy", *CLASS_COLUMNS]
+GROUPS = list(GROUP_COLUMNS)  # likewise, of runs whose images come in groups
 COSTS = ["count_entropy", "images_scored", "images_trained", "seconds"]
 
 
@@ -99,8 +100,10 @@ def read_study(results: Path) -> Study:
     if not runs:
         return Study(pd.DataFrame(), pd.DataFrame(), notes)
     table, more = arrange(runs, results)
-    numbers = [*NEEDED, *CLASS_COLUMNS]
-    curves = pd.concat([runs[index].curve[numbers].assign(run=index) for index in table.index])
+    numbers = ["step", *NEEDED, *CLASS_COLUMNS, *GROUPS]
+    curves = pd.concat(
+        [runs[index].curve.reindex(columns=numbers).assign(run=index) for index in table.index]
+    )
     curves["seconds"] = curves[list(TRAINING_SECONDS)].sum(axis=1)
     curves["images_processed"] = curves["images_scored"] + curves["images_trained"]
     curves = curves.merge(table, left_on="run", right_index=True)
@@ -122,7 +125,7 @@ def summarise(study: Study) -> pd.DataFrame:
         for _, cell in part.runs.groupby(["method_label", *CELL], sort=False):
             row = cell[place].iloc[0].to_dict() | {"n": len(cell)}
             row["seeds"] = " ".join(map(str, sorted(cell["seed"])))
-            for column in ACCURACIES:
+            for column in ACCURACIES + [name for name in GROUPS if cell[name].notna().all()]:
                 numbers = estimate(cell[column])._asdict()
                 row |= {f"{column}_{name}": numbers[name] for name in ("mean", "sd", "low", "high")}
             row |= {column: cell[column].mean() for column in COSTS}

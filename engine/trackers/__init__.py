@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -48,17 +49,16 @@ class Trackers:
     def restart(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Open all, of a run that has these rows of its curve already."""
         for name, folder, settings in self.waiting:
+            self.attempt(name, partial(self.start, name, folder, settings, rows))
 
-            def start(name: str = name, arguments: Any = (folder, settings)) -> None:
-                module = importlib.import_module(f".{name}", __package__)
-                self.open[name] = module.open(*arguments)
-                self.open[name].restart(rows)
-
-            self.attempt(name, start)
+    def start(self, name: str, folder: Path, settings: Any, rows: Any) -> None:
+        module = importlib.import_module(f".{name}", __package__)
+        self.open[name] = module.open(folder, settings)
+        self.open[name].restart(rows)
 
     def add(self, row: Mapping[str, Any]) -> None:
         for name, tracker in list(self.open.items()):
-            self.attempt(name, lambda tracker=tracker: tracker.add(row))
+            self.attempt(name, partial(tracker.add, row))
 
     def close(self) -> None:
         for name, tracker in list(self.open.items()):

@@ -18,7 +18,13 @@ import numpy as np
 from ..base import OptionError, Task
 
 FORMAT = 1  # of a file's contents; another one is refused
-SCORES = ("forgetting", "el2n", "grand", "k-center", "irreducible-loss")
+SCORES = {
+    "forgetting": "how often an image was forgotten while training (Toneva et al. 2019)",
+    "el2n": "norm of the error of the network's probabilities (Paul et al. 2021)",
+    "grand": "norm of the gradient of the last layer (Paul et al. 2021)",
+    "k-center": "place in a greedy order that covers all images (Sener & Savarese 2018)",
+    "irreducible-loss": "loss of a network that was not trained on it (Mindermann et al. 2022)",
+}
 HOW = "python -m engine.scores RUN --score NAME --out FILE"
 MOST_BYTES = 2**30  # of a score file and what it unpacks to: 50 million images and 5 scores
 
