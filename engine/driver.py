@@ -10,9 +10,11 @@ from typing import Any
 import torch
 
 from budgetbench import __version__
+from data import Dataset
 from errors import Failed, UsageError, is_first_of_machine, say
 
 from . import checkpoint
+from .budget import TRAINING_COST
 from .build import build, load_dataset
 from .config import RunConfig
 from .distributed import World, find_world
@@ -27,12 +29,14 @@ from .run_folder import (
     MODEL_FILE,
     SCORES_FILE,
     SETTINGS_FILE,
+    TRAINING_SECONDS,
     RunFolder,
 )
 from .settings_file import toml_of
 from .signals import Signals
 from .trackers import Trackers
 from .trainer import Trainer
+from .values import in_words
 
 
 def run(config: RunConfig) -> Path:
@@ -79,10 +83,11 @@ def run_main(settings: RunConfig, device: torch.device, world: World) -> None:
         with folder.running(replaces):
             seconds = warm_up(trainer, settings)
             earlier = folder.starts() if trainer.step else []
-            config = describe(settings, trainer, seconds, earlier)
+            config = describe(settings, trainer, dataset, seconds, earlier)
             folder.write_config(config)
             folder.write(SETTINGS_FILE, toml_of(settings).encode())
             folder.write_curve(rows)
+            print(f"{settings.dataset}: {in_numbers(dataset)}", flush=True)
             log = RunLog(settings, trainer, signals, folder, rows)
             with log.bar:
                 train(trainer, log, settings.eval_every)
@@ -104,7 +109,29 @@ def run_main(settings: RunConfig, device: torch.device, world: World) -> None:
     print(
         f"accuracy after the last epoch: {rows[-1]['test_accuracy']:.2f}% (best, for information: "
         f"{best['test_accuracy']:.2f}% after epoch {best['epoch']})\n"
+        f"{cost_line(rows[-1], trainer.task.num_images)}\n"
         f"curve: {folder.path / 'curve.csv'}"
+    )
+
+
+def in_numbers(dataset: Dataset) -> str:
+    """Say how many images of which kind there are."""
+    channels, height, width = dataset.train_images.shape[1:]
+    groups = f", {len(dataset.groups)} groups" if dataset.groups else ""
+    return (
+        f"{len(dataset.train_labels):,} images to train on, {len(dataset.test_labels):,} to "
+        f"evaluate on, {len(dataset.classes)} classes{groups}, {width}x{height} in "
+        f"{'colour' if channels == 3 else 'grey'}"
+    )
+
+
+def cost_line(row: Mapping[str, float], num_images: int) -> str:
+    """Say what a run cost, of the last row of its curve."""
+    seconds = sum(row[name] for name in TRAINING_SECONDS)
+    return (
+        f"cost: {row['images_trained']:,} images trained on, {row['images_scored']:,} scored, "
+        f"{row['cost'] / (TRAINING_COST * num_images):.1f} epochs of plain training in all; "
+        f"{in_words(seconds)} of training, {in_words(row['eval_seconds'])} of evaluation"
     )
 
 

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 
 from budgetbench import __version__
+from data import Dataset
 
 from . import own
 from .config import RunConfig, consequential
-from .registries import DATASETS
+from .registries import own_parts
 from .source import commit
 from .trainer import Trainer
 
@@ -39,24 +40,15 @@ def identity(settings: RunConfig, trainer: Trainer) -> dict:
     }
     if settings.record:  # notes that have to be taken from the start
         facts |= {"record": settings.record, "record_epochs": settings.record_epochs}
-    for axis, part in own_parts(settings).items():
+    for axis, part in own_parts(vars(settings)).items():
         facts |= {axis: own.label(getattr(settings, axis)), f"{axis}_sha256": part["sha256"]}
     return consequential(vars(settings)) | facts
-
-
-def own_parts(settings: RunConfig) -> dict[str, dict[str, Any]]:
-    """Return for each part of a user's own what config.json keeps of it."""
-    names = {axis: getattr(settings, axis) for axis in own.WANTED}
-    return {
-        axis: own.facts(axis, name)
-        for axis, name in names.items()
-        if own.is_own(name) and not (axis == "dataset" and DATASETS.family(name))
-    }
 
 
 def describe(
     settings: RunConfig,
     trainer: Trainer,
+    dataset: Dataset,
     compile_seconds: float | None,
     earlier_starts: Sequence[Mapping] = (),
 ) -> dict:
@@ -65,6 +57,7 @@ def describe(
     Args:
         settings: of the run.
         trainer: where the run stands: at its start, or where it is resumed.
+        dataset: that it trains and is evaluated on.
         compile_seconds: that `compile` took.
         earlier_starts: of a run that is resumed, the `starts` of its config.json so far.
     """
@@ -77,10 +70,18 @@ def describe(
         "tuned": bool(settings.tuned),
         "num_images": task.num_images,
         "num_classes": task.num_classes,
+        "data": {
+            "train": len(dataset.train_labels),
+            "test": len(dataset.test_labels),
+            "image": [int(size) for size in dataset.train_images.shape[1:]],
+            "mean": list(dataset.mean),
+            "std": list(dataset.std),
+            **({"groups": list(dataset.groups)} if dataset.groups else {}),
+        },
         "data_sha256": task.data_sha256,
         "files_sha256": dict(trainer.method.files),
         "scoring_cost": trainer.method.scoring_cost,
-        **({"own_parts": parts} if (parts := own_parts(settings)) else {}),
+        **({"own_parts": parts} if (parts := own_parts(vars(settings))) else {}),
         "steps_per_epoch": task.steps_per_epoch,
         "total_steps": task.steps,
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),

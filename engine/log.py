@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from collections.abc import Mapping
 
 from tqdm import tqdm
@@ -17,6 +18,7 @@ from .identity import identity
 from .run_folder import RunFolder
 from .signals import Signals
 from .trainer import Trainer
+from .values import in_words
 
 
 class Log:
@@ -53,6 +55,7 @@ class RunLog(Log):
     ):
         self.config, self.signals, self.folder, self.rows = config, signals, folder, rows
         self.cadence = Cadence(config.checkpoint_every)
+        self.first_epoch, self.began = trainer.epoch, time.monotonic()
         self.bar = tqdm(
             total=trainer.task.steps,
             initial=int(trainer.position),
@@ -78,9 +81,16 @@ class RunLog(Log):
             results += f", test loss {row['test_loss']:.4f}"
             results += f", test accuracy {row['test_accuracy']:.2f}%"
         if self.bar.disable:
-            print(f"epoch {row['epoch']}/{self.config.epochs}: {results}", flush=True)
+            left = self.time_left(row)
+            print(f"epoch {row['epoch']}/{self.config.epochs}: {results}{left}", flush=True)
         else:
             self.bar.set_postfix_str(results)
+
+    def time_left(self, row: Mapping[str, float]) -> str:
+        """Say how long the rest takes at the pace so far, from a second on."""
+        done = row["epoch"] - self.first_epoch
+        seconds = (time.monotonic() - self.began) * (self.config.epochs - row["epoch"]) / done
+        return f", about {in_words(seconds)} left" if seconds >= 1 else ""
 
     def handle_signals(self, trainer: Trainer) -> None:
         due, stop = trainer.world.all_reduce_max(self.signals.checkpoint, self.signals.stop or 0)

@@ -101,6 +101,16 @@ RECORDED = NamesRegistry("methods.scores", "RECORDED")
 ALL: tuple[Registry[Any], ...] = (METHODS, AUGMENTATIONS, DATASETS, RECORDED)
 
 
+def own_parts(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return for each part of a user's own, by its setting, what config.json keeps of it."""
+    names = {axis: settings[axis] for axis in own.WANTED}
+    return {
+        axis: own.facts(axis, name)
+        for axis, name in names.items()
+        if own.is_own(name) and not (axis == "dataset" and DATASETS.family(name))
+    }
+
+
 def describe(registry: Any) -> dict[str, Any]:
     """Return what is known of a registry's entries, in what JSON has, if their options allow it."""
     if not isinstance(registry, Mapping):

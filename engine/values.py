@@ -131,3 +131,11 @@ def converter(kind: type, facts: Mapping[str, Any]) -> Convert:
     if kind is str:
         return one_of(facts["choices"]) if "choices" in facts else str
     return number(kind, **{key: facts[key] for key in facts.keys() & BOUNDS})
+
+
+def in_words(seconds: float) -> str:
+    """A duration as a person says it."""
+    for size, unit, digits in ((86400, "days", 1), (3600, "hours", 1), (60, "minutes", 0)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.{digits}f} {unit}"
+    return f"{seconds:.0f} seconds"

@@ -2,7 +2,7 @@
 
 python -m plots [RESULTS_DIR]
 
-Or pack those runs: python -m plots pack FOLDER (plots/packing.py).
+Or another command: python -m plots report, leaderboard, list, compare, pack.
 """
 
 from __future__ import annotations
@@ -12,17 +12,24 @@ from pathlib import Path
 
 from errors import say
 
-from . import packing, report
+from . import packing, report, shell
 from .command import run_command
 from .figures import KINDS, save_figures
 from .study import Study, summarise, summarise_differences
 from .tables import latex, markdown, markdown_costs
 
-COMMANDS = {"pack": packing.main, "report": report.main}
+COMMANDS = {
+    "report": report.main,
+    "leaderboard": shell.leaderboard,
+    "list": shell.list_runs,
+    "compare": shell.compare,
+    "pack": packing.main,
+}
 DESCRIPTION = (
     "Write RESULTS_DIR/summary.csv, differences.csv, tables.md, tables.tex, costs.md and figures/ "
-    "from the finished runs in RESULTS_DIR. `python -m plots pack FOLDER` packs the runs in FOLDER "
-    "in three tables; a results folder of that name is ./pack."
+    "from the finished runs in RESULTS_DIR. Other commands, each with --help: report, one page for "
+    "a browser; leaderboard; list; compare RUN RUN; pack FOLDER. A results folder of such a name "
+    "is ./report."
 )
 
 

@@ -39,6 +39,14 @@ def plot_worst_class(study: Study) -> Figure:
     )
 
 
+def plot_worst_group(study: Study) -> Figure:
+    """Likewise, of the group of images with the lowest accuracy, where there are groups."""
+    study = Study(study.runs[study.runs["worst_group_accuracy"].notna()], study.curves)
+    return plot_against_budget(
+        study, "worst_group_accuracy", f"worst group's {study.accuracy} accuracy (%)"
+    )
+
+
 def plot_against_budget(study: Study, column: str, label: str) -> Figure:
     """A panel per augmentation with a line per method: means, and intervals over seeds.
 

@@ -148,8 +148,16 @@ def low_percentile_gains(part: Study) -> Iterator[Case]:
     yield from hardness_weighting_gains(part, "class_accuracy_p5")
 
 
+def worst_group_gains(part: Study) -> Iterator[Case]:
+    yield from hardness_weighting_gains(part, "worst_group_accuracy")
+
+
+def low_group_percentile_gains(part: Study) -> Iterator[Case]:
+    yield from hardness_weighting_gains(part, "group_accuracy_p5")
+
+
 def hardness_weighting_gains(part: Study, column: str) -> Iterator[Case]:
-    """dro against SGD in a class accuracy, at every budget."""
+    """dro against SGD in an accuracy over classes or groups, at every budget."""
     plain = select(part, method="SGD")
     for label, runs in methods_of(part, ("dro",)):
         yield Case(f"{label} - SGD", pair(runs, plain, CELL, column), above(0))

@@ -26,6 +26,10 @@ DIVIDED = "level divided by the comparisons of all setups"
 ABOVE = "supported if significantly above zero, contradicted if significantly below"
 
 
+#: Kinds of setups: of balanced classes with right labels, of unequal classes, of images in groups.
+BALANCED, IMBALANCED, GROUPED = "balanced", "imbalanced", "grouped"
+
+
 class Claim(NamedTuple):
     """A claim, how it is tested and judged, and in which setups; `test` yields its cases."""
 
@@ -33,7 +37,7 @@ class Claim(NamedTuple):
     statement: str
     statistic: str
     rule: str
-    imbalanced: bool
+    setups: str  # the kind that it is about
     test: Callable[[Study], Iterator[Case]]
 
 
@@ -46,7 +50,7 @@ CLAIMS = [
         f"contradicted if some method is above zero in at least {CONSISTENT:.0%} of the cells and "
         f"significantly so ({DIVIDED}); supported if for each one the 95% "
         f"interval ends below {NEGLIGIBLE} points",
-        False,
+        BALANCED,
         claim_tests.no_consistent_advantage,
     ),
     Claim(
@@ -55,7 +59,7 @@ CLAIMS = [
         "sampling.",
         f"unif-SGD with {STRONG} - method with standard; {PAIRED}; a cell is a budget",
         f"for each method {ABOVE} ({DIVIDED})",
-        False,
+        BALANCED,
         claim_tests.augmentation_helps_more,
     ),
     Claim(
@@ -65,7 +69,7 @@ CLAIMS = [
         f"unif-SGD with {STRONG} at 30% - SGD with standard at 100%, paired by seed, t-test",
         f"supported if significantly above -{CLOSE:g} point, contradicted if significantly below "
         f"({DIVIDED})",
-        False,
+        BALANCED,
         claim_tests.third_equals_whole,
     ),
     Claim(
@@ -75,7 +79,7 @@ CLAIMS = [
         f"Spearman's correlation over methods (at least {LEAST_METHODS}) within cell and seed; per "
         "seed the mean over cells, two-sided t-test over seeds; it speaks of these methods only",
         f"{ABOVE} ({DIVIDED})",
-        False,
+        BALANCED,
         claim_tests.even_use_is_better,
     ),
     Claim(
@@ -83,7 +87,7 @@ CLAIMS = [
         "unif-SGD beats a fixed random subset clearly at every budget below 100%.",
         f"unif-SGD - random-subset at each budget; {PAIRED}",
         f"at each budget {ABOVE} ({DIVIDED})",
-        False,
+        BALANCED,
         claim_tests.beats_fixed_subset,
     ),
     Claim(
@@ -93,7 +97,7 @@ CLAIMS = [
         "unif-SGD at each published budget - SGD at 100%, standard, paired by seed, t-test",
         f"at each budget supported if significantly above the published loss - {CLOSE:g} point, "
         f"contradicted if significantly below ({DIVIDED})",
-        False,
+        BALANCED,
         claim_tests.stays_close_to_whole,
     ),
     Claim(
@@ -101,7 +105,7 @@ CLAIMS = [
         "On imbalanced data, dro has a better worst-class accuracy than SGD.",
         f"dro - SGD; {PAIRED.replace('accuracy', 'worst-class accuracy')}",
         f"{ABOVE} ({DIVIDED})",
-        True,
+        IMBALANCED,
         claim_tests.worst_class_gains,
     ),
     Claim(
@@ -109,8 +113,24 @@ CLAIMS = [
         "On imbalanced data, dro has a better 5th percentile of class accuracies than SGD.",
         f"dro - SGD; {PAIRED.replace('accuracy', '5th percentile of class accuracies')}",
         f"{ABOVE} ({DIVIDED})",
-        True,
+        IMBALANCED,
         claim_tests.low_percentile_gains,
+    ),
+    Claim(
+        FIDON,
+        "On images in groups, dro has a better worst-group accuracy than SGD.",
+        f"dro - SGD; {PAIRED.replace('accuracy', 'worst-group accuracy')}",
+        f"{ABOVE} ({DIVIDED})",
+        GROUPED,
+        claim_tests.worst_group_gains,
+    ),
+    Claim(
+        FIDON,
+        "On images in groups, dro has a better 5th percentile of group accuracies than SGD.",
+        f"dro - SGD; {PAIRED.replace('accuracy', '5th percentile of group accuracies')}",
+        f"{ABOVE} ({DIVIDED})",
+        GROUPED,
+        claim_tests.low_group_percentile_gains,
     ),
 ]
 
@@ -135,9 +155,11 @@ def check(claim: Claim, study: Study) -> tuple[str, list[str]]:
 
 
 def concerns(claim: Claim, part: Study) -> bool:
-    """Decide whether a claim is about a setup: balanced with right labels, or imbalanced."""
+    """Decide whether a claim is about a setup, by its data."""
     imbalance = part.runs["imbalance"]
-    if claim.imbalanced:
+    if claim.setups == GROUPED:
+        return part.runs["worst_group_accuracy"].notna().any()
+    if claim.setups == IMBALANCED:
         return imbalance.notna().all()
     return part.runs["label_noise"].isna().all() and imbalance.isna().all()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from .budgets import plot_accuracy, plot_worst_class
+from .budgets import plot_accuracy, plot_worst_class, plot_worst_group
 from .curves import plot_curves
 from .differences import plot_differences
 from .entropy import plot_entropy
@@ -17,10 +17,12 @@ from .heat_map import plot_heat_map
 from .study import Study
 from .style import save
 
+GROUPS = "worst-group"  # a figure of the setups whose images come in groups
 KINDS: dict[str, Callable[[Study], Figure]] = {
     "accuracy": plot_accuracy,
     "difference": plot_differences,
     "worst-class": plot_worst_class,
+    GROUPS: plot_worst_group,
     "heat-map": plot_heat_map,
     "entropy": plot_entropy,
     "curves": plot_curves,
@@ -48,6 +50,8 @@ def save_figures(study: Study, kind: str, folder: Path) -> tuple[list[Path], lis
 def parts(study: Study, kind: str) -> Iterator[tuple[str, Study]]:
     """Yield the content of each figure and its name: a setup, or one augmentation of it."""
     for setup, part in study.split("setup"):
+        if kind == GROUPS and part.runs["worst_group_accuracy"].isna().all():
+            continue
         if kind in BY_AUGMENTATION:
             for augmentation in part.augmentations:
                 name = f"{setup}_{kind}_{augmentation}"

@@ -33,7 +33,7 @@ from engine.run_folder import COLUMNS
 from engine.signals import Signals
 from engine.status import read_status
 from engine.sweep import process
-from engine.sweep.estimate import STARTING, epochs_made, in_words
+from engine.sweep.estimate import STARTING, epochs_made
 from engine.sweep.grid import expand
 from engine.sweep.local import Local, cores
 from engine.sweep.options import read_command_line
@@ -42,6 +42,7 @@ from engine.sweep.runs import Run, list_runs
 from engine.sweep.schedule import Schedule
 from engine.sweep.sweep import grids
 from engine.sweep.tuning import list_cells
+from engine.values import in_words
 
 assert_refused = partial(conftest.assert_refused, absent="results")
 

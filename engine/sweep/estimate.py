@@ -119,11 +119,3 @@ def epochs_made(folder: Path) -> int:
         return int(StoredRun(folder).last_row()["epoch"])
     except DAMAGES:
         return 0
-
-
-def in_words(seconds: float) -> str:
-    """A duration as a person says it."""
-    for size, unit, digits in ((86400, "days", 1), (3600, "hours", 1), (60, "minutes", 0)):
-        if seconds >= 1.5 * size:
-            return f"{seconds / size:.{digits}f} {unit}"
-    return f"{seconds:.0f} seconds"

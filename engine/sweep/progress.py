@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from tqdm import tqdm
 
 from ..runs import StoredRun
-from .estimate import Estimator, in_words
+from ..values import in_words
+from .estimate import Estimator
 from .process import LOG, last_lines
 from .runs import Run
 

@@ -16,7 +16,7 @@ from ..config import IN_DEFAULT_NAME, consequential, settings_with
 from ..config_file import BadRun
 from ..flags import parse
 from ..options import require_options, values_before
-from ..registries import METHODS
+from ..registries import METHODS, own_parts
 from ..run_folder import RunFolder
 from ..runs import StoredRun, find_run
 from ..status import holder
@@ -164,7 +164,13 @@ def check_ended(run: Run) -> None:
 def other_settings(run: Run) -> list[str]:
     """Return in words the settings of the run in the folder that are not this run's."""
     try:
-        theirs = run.stored().config().settings
+        config = run.stored().config()
     except BadRun as error:
         return [str(error)]
-    return differences(consequential(theirs), consequential(run.settings))
+    theirs = {axis: part["sha256"] for axis, part in config.own_parts.items()}
+    changed = [
+        f"{part['file']} has changed"
+        for axis, part in own_parts(run.settings).items()
+        if theirs.get(axis, part["sha256"]) != part["sha256"]
+    ]
+    return [*differences(consequential(config.settings), consequential(run.settings)), *changed]

@@ -11,7 +11,8 @@ from typing import TypeVar
 from errors import Interrupted, UsageError, as_flags, say
 
 from ..signals import Signals
-from .estimate import Estimator, in_words
+from ..values import in_words
+from .estimate import Estimator
 from .finished import add_boards, lacks_scores
 from .grid import Grid, expand, grid_of_words, read_grids
 from .local import Local
