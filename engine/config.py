@@ -478,7 +478,7 @@ def default_name(config: RunConfig) -> str:
 
 def short_name(name: str) -> str:
     """Return a part's name as folders have it: of a path or an argument its last part."""
-    return re.sub(r"[^\w.+-]", "-", Path(own.label(name)).name) if ":" in name else name
+    return re.sub(r"[^\w.+-]", "-", Path(name.rpartition(":")[2]).name) if ":" in name else name
 
 
 def check_scoring_run(config: RunConfig, notes: list[str]) -> None:
@@ -633,7 +633,7 @@ def as_converted(label: str, convert: Convert, value: object) -> Any:
     except ValueError as error:
         raise ValueError(f"{label}: {error}") from None
     if converted != value or "\0" in text:
-        if isinstance(value, str) and isinstance(converted, str):
+        if isinstance(value, str) and isinstance(converted, str) and converted != value:
             raise ValueError(f"{label}: {quoted(value)} is written {quoted(converted)}")
         raise ValueError(f"{label}: {quoted(value)} is of the wrong type")
     return converted

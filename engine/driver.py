@@ -22,6 +22,7 @@ from .identity import describe, identity
 from .log import RunLog
 from .loop import train
 from .machine import find_device, set_up_torch
+from .registries import DATASETS
 from .run_folder import (
     COLUMNS,
     ENDED,
@@ -87,7 +88,8 @@ def run_main(settings: RunConfig, device: torch.device, world: World) -> None:
             folder.write_config(config)
             folder.write(SETTINGS_FILE, toml_of(settings).encode())
             folder.write_curve(rows)
-            print(f"{settings.dataset}: {in_numbers(dataset)}", flush=True)
+            if ":" in settings.dataset or DATASETS[settings.dataset].resizes:  # else it is known
+                print(f"{settings.dataset}: {in_numbers(dataset)}", flush=True)
             log = RunLog(settings, trainer, signals, folder, rows)
             with log.bar:
                 train(trainer, log, settings.eval_every)

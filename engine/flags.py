@@ -140,15 +140,14 @@ def parser_with(own_parts: tuple[tuple[str, str], ...]) -> Parser:
 
 
 def add_own_options(parser: Parser, name: str, options: Mapping[str, Option]) -> None:
-    """Add the options of a user's own part, but for those that it has of a registered one."""
-    from .config import REGISTRIES, SETTINGS
+    """Add the options of a user's own part, but for those that another part has, too."""
+    from .config import SETTINGS
 
-    parts = [part for registry in REGISTRIES.values() for part in registry.values()]
-    known = {option for part in parts for option in part}
     taken = sorted(options.keys() & SETTINGS.keys())
     if taken:
         raise UsageError(f"{name}: train.py has a flag --{taken[0]}; name the option otherwise")
-    new = {key: option for key, option in options.items() if key not in known}
+    known = parser.known_flags()
+    new = {key: option for key, option in options.items() if flag_of(key) not in known}
     add_options(parser, f"options of {own.label(name)}", [new])
 
 
@@ -163,7 +162,9 @@ def add_settings(parser: Parser, title: str) -> None:
         facts, kind = each.metadata, kind_of(name)
         if facts["group"] != title:
             continue
-        common: dict[str, Any] = dict(dest=name, default=each.default, help=as_flags(facts["help"]))
+        common: dict[str, Any] = dict(
+            dest=name, default=each.default, help=help_text(facts["help"])
+        )
         if kind is bool:
             switch = "store_false" if each.default else "store_true"
             flag = as_flags(f"`{name}=False`" if each.default else f"`{name}`")
@@ -180,12 +181,17 @@ def add_settings(parser: Parser, title: str) -> None:
         offer(group.add_argument(flag_of(name), **common), facts.get("choices", ()))
 
 
+def help_text(text: str) -> str:
+    """A text of a setting as argparse takes it."""
+    return as_flags(text).replace("%", "%%")
+
+
 def add_options(parser: Parser, title: str, parts: Iterable[Mapping[str, Option]]) -> None:
     """Add a group of flags, one for each option that any of some parts has."""
     group = parser.add_argument_group(title)
     declared = {name: option for options in parts for name, option in options.items()}
     for name, (kind, default, facts) in declared.items():
-        help_ = as_flags(facts["help"])
+        help_ = help_text(facts["help"])
         if default is not None and kind is not bool and "default" not in help_:
             help_ += f" [default: {default}]"
         # Absent unless given, so that the constructor alone holds the default.

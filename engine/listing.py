@@ -1,4 +1,4 @@
-"""What `--list` prints: names, what they are, their options and where they come from."""
+"""Lists of the parts that there are: names, what they are, options and where they come from."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +29,8 @@ SEEN: dict[tuple[str, str], None] = {}
 
 
 def is_own(name: object) -> bool:
-    return isinstance(name, str) and ":" in name
+    """Return whether a name is of the form, be there such a part or not."""
+    return isinstance(name, str) and re.fullmatch(r"(?s:.+\.py|[\w.]+):\w*", name) is not None
 
 
 def label(name: str) -> str:

@@ -41,7 +41,10 @@ def plot_worst_class(study: Study) -> Figure:
 
 def plot_worst_group(study: Study) -> Figure:
     """Likewise, of the group of images with the lowest accuracy, where there are groups."""
-    study = Study(study.runs[study.runs["worst_group_accuracy"].notna()], study.curves)
+    grouped = study.runs["worst_group_accuracy"].notna()
+    if not grouped.any():
+        raise Gap("no run has groups of images")
+    study = Study(study.runs[grouped], study.curves)
     return plot_against_budget(
         study, "worst_group_accuracy", f"worst group's {study.accuracy} accuracy (%)"
     )

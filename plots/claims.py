@@ -173,6 +173,8 @@ def report(study: Study) -> str:
     """All claims with their verdicts, as text."""
     blocks = []
     for number, claim in enumerate(CLAIMS, 1):
+        if claim.setups == GROUPED and not any(concerns(claim, p) for _, p in study.split("setup")):
+            continue
         verdict, lines = check(claim, study)
         blocks.append(
             "\n".join(

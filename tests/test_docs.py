@@ -29,6 +29,35 @@ MAINS = {
 }
 
 
+@pytest.mark.slow
+def test_a_method_of_ones_own_by_its_page(tmp_path: Path) -> None:
+    """What docs/own.md tells to do, done: the file, the run, the sweep, figures and page."""
+    page = ROOT / "docs/own.md"
+    (code,) = blocks(page, "python")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/stubborn.py").write_text(code)
+    script = "\n".join(["set -e", *blocks(page, "sh")])
+    for program in ("train.py", "sweep.py"):
+        script = script.replace(f"python {program}", f"python {ROOT / program}")
+    environment = os.environ | {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    result = subprocess.run(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "stubborn: how strongly to prefer" in result.stdout
+    results = tmp_path / "results/stubborn"
+    assert len(list(results.glob("*/curve.csv"))) == 24
+    assert "| standard     | Stubborn" in (results / "tables.md").read_text()
+    assert (results / "figures/digits_difference_standard.png").exists()
+    assert (results / "report.html").exists()
+
+
 def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
 
@@ -37,7 +66,8 @@ EXAMPLES = [
     pytest.param(text, id=f"{page.name}-{number}")
     for page in PAGES
     for number, text in enumerate(blocks(page, "python"), 1)
-    if "budgetbench" not in text  # those that use it alone run in test_package.py
+    if "budgetbench" not in text
+    and page.name != "own.md"  # those that use it alone run in test_package.py
 ]
 
 

@@ -529,7 +529,7 @@ for words in (
     "--overwrite",
     "--no-resume",
     "--seed 1 -1",
-    "--dataset cifar-10",
+    "--dataset cifar-11",
     "--results-dir /dev/null",
     "--checkpoint-every 1 10s",
     "--record el3n",

@@ -251,7 +251,7 @@ def test_a_run_on_a_pack_learns_and_goes_on_to_the_byte(
 
 
 def test_where_a_pack_makes_no_sense(train_here: Callable, folder: Path) -> None:
-    assert_refused(train_here("--cache", "jpeg"), "--cache jpeg: digits fits in memory")
+    assert_refused(train_here("--cache", "jpeg"), "--cache jpeg: only of folder")
     words = ("--dataset", "folder", "--data-dir", folder, "--cache", "jpeg")
     assert_refused(train_here(*words), "--cache jpeg: crops need a size", "--image-size")
     assert_refused(train_here("--cache", "png"), "--cache", "uint8, jpeg")

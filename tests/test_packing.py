@@ -16,9 +16,10 @@ from synthetic_results import write_run
 from test_sweep import write_ended
 
 import sweep
+from engine import packs
 from engine.finished import FinishedRun
 from engine.packs import (
-    PACK_FILES,
+    OPTIONAL,
     cell_of_text,
     cell_of_value,
     text_of_cell,
@@ -36,6 +37,7 @@ from plots import __main__ as command
 from plots import claims
 from plots.study import read_study
 
+PACK_FILES = [name for name in packs.PACK_FILES if name not in OPTIONAL]
 FILES = ("config.json", "status", "curve.csv", "per_class.csv")
 CLASSES = "class,train_count,test_count,test_accuracy,test_loss\n"
 

@@ -208,6 +208,8 @@ OTHER = {
     "--randaugment-m": "30",
     "--image-size": "32",
     "--cache": "jpeg",
+    "--labels": "other.csv",
+    "--classes": "some.txt",
 }
 #: What a flag needs beside it to have an effect.
 COMPANY = {
@@ -252,6 +254,8 @@ def test_the_flags_named_here_are_all_that_change_a_run() -> None:
     incidental = {"--" + name.replace("_", "-") for name in settings_with("where")} | {
         "--no-resume",
         "-h",
+        "--config",
+        "--list",
     }
     assert shown - incidental == OTHER.keys()
 

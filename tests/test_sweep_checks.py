@@ -14,9 +14,9 @@ import pytest
 from conftest import Completed
 
 import sweep
-from engine.board import EVENTS
 from engine.run_folder import COLUMNS
 from engine.sweep.runs import Run, read_run
+from engine.trackers.tensorboard import EVENTS
 from methods.scores import ScoreFile
 
 assert_refused = partial(conftest.assert_refused, absent="results")
@@ -67,7 +67,7 @@ def test_a_set_of_data_is_read_once(sweep_here, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_tensorboard_that_is_absent(sweep_here, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
+    monkeypatch.setitem(__import__("sys").modules, "tensorboard", None)
     assert_refused(sweep_here("--seed", 1, "--tensorboard"), "requirements-tensorboard.txt")
 
 

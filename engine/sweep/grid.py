@@ -75,8 +75,9 @@ def read_grids(path: Path) -> list[Grid]:
 def grid_of_table(table: Mapping[str, object]) -> Grid:
     grid: Grid = {}
     for key, value in table.items():
-        names = value if isinstance(value, list) else [value]
-        note_own_parts([word for name in names for word in (f"--{key}", str(name))])
+        values = value if isinstance(value, list) else [value]
+        names = [each for each in values if isinstance(each, str)]
+        note_own_parts([word for name in names for word in (f"--{key}", name)])
     for key, value in table.items():
         flag = canonical(f"--{key}")
         if flag in grid:

@@ -1,0 +1,255 @@
+"""Methods, augmentations, data sets and networks of a user's own, in a folder elsewhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import conftest
+import pandas as pd
+import pytest
+from conftest import Completed
+
+import sweep
+from engine import own
+from plots.__main__ import main as plots_main
+
+SOURCE = '''"""Parts as a user would write them."""
+
+from typing import Annotated
+
+import numpy as np
+import torch
+from torch import nn
+
+from augmentations import Augmentation
+from augmentations.base import Mixed
+from beside import SIDE
+from data import Dataset, Source
+from methods import Method
+
+
+class Cycle(Method):
+    """Takes the images in turn, as Doe et al. 2026 do not."""
+
+    importance = True
+
+    def __init__(
+        self,
+        task,
+        *,
+        cycle_step: Annotated[int, dict(low=1, high=9, help="cycle: images between two")] = 1,
+    ):
+        super().__init__(task)
+        self.step_size = cycle_step
+        self.register_buffer("place", torch.zeros((), dtype=torch.int64))
+
+    def draw(self, progress):
+        batch = torch.arange(self.task.batch_size) * self.step_size + self.place
+        self.place += len(batch) * self.step_size
+        return (batch % self.task.num_images)[None]
+
+
+class Fade(Augmentation):
+    """Makes images fainter."""
+
+    def __init__(self, *, fade_by: Annotated[float, dict(low=0, high=1, help="fade: by")] = 0.1):
+        self.by = fade_by
+
+    def mix(self, images, rng):
+        return Mixed(images * (1 - self.by))
+
+
+def load(root, *, image_size=None, **_):
+    rng = np.random.default_rng(0)
+    labels = np.arange(80) % 4
+    images = (rng.integers(0, 60, (80, 1, SIDE, SIDE)) + 60 * labels[:, None, None, None]).astype(
+        np.uint8
+    )
+    train, test = (images[:60], labels[:60]), (images[60:], labels[60:])
+    return Dataset(*train, *test, tuple("abcd"), (0.5,), (0.3,))
+
+
+SHORT = Source(load, model="resnet10-w8", epochs=2)
+
+
+def small(channels, classes, size):
+    return nn.Sequential(nn.Flatten(), nn.Linear(channels * size[0] * size[1], classes))
+
+
+def wrong(channels, classes, size):
+    return nn.Sequential(nn.Flatten(), nn.Linear(channels * size[0] * size[1], classes + 1))
+'''
+SHORT = ("--epochs", 2, "--batch-size", 16, "--device", "cpu", "--num-threads", 1)
+
+
+@pytest.fixture
+def own_file(tmp_path: Path) -> Iterator[Path]:
+    """The file, whose name is new to this process, in a folder with another that it imports."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    (folder / "beside.py").write_text("SIDE = 8\n")
+    file = folder / "mine.py"
+    file.write_text(SOURCE)
+    yield file
+    own.SEEN.clear()
+    own.module_of.cache_clear()
+
+
+def config_of(folder: Path) -> dict:
+    return json.loads((folder / "config.json").read_text())
+
+
+def test_a_method_of_ones_own_goes_through_train_sweep_plots_and_report(
+    own_file: Path, train_here: Callable[..., Completed], main_here: Callable[..., Completed]
+) -> None:
+    method = ("--method", f"{own_file}:Cycle")
+    outcome = train_here(*method, "--cycle-step", 3, *SHORT)
+    assert outcome.returncode == 0, outcome.stderr
+    config = config_of(Path("results/digits_Cycle_standard_b1_s1"))
+    assert config["settings"]["method_options"] == {"cycle_step": 3}
+    part = config["own_parts"]["method"]
+    assert part["file"] == str(own_file)
+    assert part["defaults"] == {"cycle_step": 1}
+    words = ("--method", f"{own_file}:Cycle", "unif-SGD", "--cycle-step", 1, 3, "--seed", 1, 2)
+    outcome = main_here(sweep.main, "--isolate", *words, *SHORT, "--results-dir", "swept")
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    # Four runs of the method, two of the other, to which the option is none.
+    assert len(list(Path("swept").glob("*/curve.csv"))) == 6
+    outcome = main_here(plots_main, "swept")
+    assert outcome.returncode == 0, outcome.stderr
+    table = pd.read_csv("swept/summary.csv")
+    assert sorted(table["method"]) == ["Cycle", "Cycle", "unif-SGD"]
+    assert "Cycle (cycle step 3)" in outcome.stdout
+    outcome = main_here(plots_main, "report", "swept")
+    assert outcome.returncode == 0, outcome.stderr
+    assert '"label":"Cycle"' in Path("swept/report.html").read_text()
+
+
+def test_a_changed_file_is_noticed(
+    own_file: Path, train_here: Callable[..., Completed], main_here: Callable[..., Completed]
+) -> None:
+    """By a sweep over finished runs, by a run that is resumed, and in the tables."""
+    words = ("--method", f"{own_file}:Cycle", *SHORT)
+    grid = partial(main_here, sweep.main, "--isolate", *words)
+    assert grid("--seed", 1, 2, "--results-dir", "swept").returncode == 0
+    own_file.write_text(SOURCE + "\n# changed\n")
+    own.module_of.cache_clear()
+    outcome = grid("--seed", 1, 2, "--results-dir", "swept")
+    assert outcome.returncode == 2
+    assert f"{own_file} has changed" in outcome.stderr
+    assert train_here(*words, "--seed", 3, "--results-dir", "swept").returncode == 0
+    outcome = main_here(plots_main, "swept")
+    assert "Cycle with different options: Cycle (source sha256-" in outcome.stderr
+
+
+def test_a_run_goes_on_only_with_the_file_that_it_began_with(
+    own_file: Path, train_here: Callable[..., Completed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from engine.log import RunLog
+
+    def stop(log: RunLog, row: dict) -> None:
+        if row["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    words = ("--method", f"{own_file}:Cycle", *SHORT, "--epochs", 4)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunLog, "report", stop)
+        assert train_here(*words).returncode == 130
+    changed = own_file.with_name("other.py")
+    changed.write_text(SOURCE + "\n# changed\n")
+    outcome = train_here("--method", f"{changed}:Cycle", *SHORT, "--epochs", 4)
+    assert outcome.returncode == 2
+    assert "method_sha256" in outcome.stderr
+    outcome = train_here(*words)
+    assert outcome.returncode == 0
+    assert "resuming after step" in outcome.stderr
+
+
+def test_all_other_parts_may_be_of_ones_own(
+    own_file: Path, train_here: Callable[..., Completed], main_here: Callable[..., Completed]
+) -> None:
+    parts = {"dataset": "SHORT", "model": "small", "augmentation": "Fade"}
+    words = [word for axis, name in parts.items() for word in (f"--{axis}", f"{own_file}:{name}")]
+    outcome = train_here(*words, "--fade-by", 0.2, "--batch-size", 16, "--device", "cpu")
+    assert outcome.returncode == 0, outcome.stderr
+    assert "60 images to train on, 20 to evaluate on, 4 classes, 8x8 in grey" in outcome.stdout
+    config = config_of(Path("results/SHORT_SGD_Fade_b1_s1"))
+    assert config["settings"]["epochs"] == 2  # the data set's own
+    assert config["parameters"] == 64 * 4 + 4
+    assert config["own_parts"].keys() == parts.keys()
+    outcome = train_here("--dataset", f"{own_file}:load", "--model", f"{own_file}:small", *SHORT)
+    assert outcome.returncode == 0, outcome.stderr
+    assert main_here(plots_main, "results").returncode == 0
+
+
+def test_a_relative_path_is_that_of_the_folder_one_is_in(
+    own_file: Path, train_here: Callable[..., Completed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(own_file.parent)
+    assert train_here("--method", "mine.py:Cycle", *SHORT).returncode == 0
+    folder = own_file.parent / "results/digits_Cycle_standard_b1_s1"
+    assert config_of(folder)["settings"]["method"] == f"{own_file}:Cycle"
+
+
+def test_options_of_ones_own_part_are_in_the_help(
+    own_file: Path, train_here: Callable[..., Completed], capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit):
+        train_here("--method", f"{own_file}:Cycle", "--help")
+    text = capsys.readouterr().out
+    assert "options of Cycle" in text
+    assert "--cycle-step N" in text
+
+
+@pytest.mark.parametrize(
+    "words, fragments",
+    [
+        ("--method FILE:Nothing", ["no Nothing in", "derived from methods.Method"]),
+        ("--method FILE:load", ["not a class derived from methods.Method"]),
+        ("--method nowhere.py:Cycle", ["nowhere.py:Cycle", "no such file"]),
+        ("--method nowhere:Cycle", ["No module named 'nowhere'"]),
+        ("--method FILE:", ["FILE.py:NAME"]),
+        ("--augmentation FILE:Cycle", ["derived from augmentations.Augmentation"]),
+        ("--dataset FILE:Cycle", ["returns a data.Dataset"]),
+        ("--model FILE:wrong", ["gives [1, 11] of an image, not [1, 10]"]),
+        ("--method FILE:Cycle --cycle-step 10", ["--cycle-step", "at most 9"]),
+        ("--cycle-step 2", ["--cycle-step: no such flag"]),
+    ],
+)
+def test_what_is_no_such_part_is_refused(
+    words: str, fragments: list[str], own_file: Path, train_here: Callable[..., Completed]
+) -> None:
+    outcome = train_here(*words.replace("FILE", str(own_file)).split())
+    conftest.assert_refused(outcome, *fragments, absent="results")
+
+
+def test_code_that_fails_is_one_line(own_file: Path, train_here: Callable[..., Completed]) -> None:
+    own_file.write_text("raise RuntimeError('two\\nlines')")
+    outcome = train_here("--method", f"{own_file}:Cycle")
+    conftest.assert_refused(outcome, "cannot be imported (RuntimeError: two lines)")
+    own_file.write_text(SOURCE.replace("cycle_step", "lr"))
+    outcome = train_here("--method", f"{own_file}:Cycle")
+    conftest.assert_refused(outcome, "a flag --lr; name the option otherwise")
+
+
+@pytest.mark.parametrize("kind", ["methods", "augmentations", "datasets", "models", "scores"])
+def test_what_there_is_can_be_listed(
+    kind: str, train_here: Callable[..., Completed], capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        train_here("--list", kind)
+    assert ended.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) >= 5
+    examples = {
+        "methods": "--dro-beta",
+        "augmentations": "Zhang et al. 2018",
+        "datasets": "npz:FILE",
+        "models": "resnet18 ",
+        "scores": "k-center",
+    }
+    assert sum(examples[kind] in line for line in lines) == 1
+    assert all(line.split(None, 1)[1:] for line in lines), "each says what it is"

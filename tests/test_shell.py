@@ -1,0 +1,210 @@
+"""Results at the command line; settings from a file; what a newcomer types first."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import conftest
+import pandas as pd
+import pytest
+from conftest import Completed
+
+import sweep
+from engine.config import RunConfig
+from engine.settings_file import toml_of
+from plots.__main__ import main as plots_main
+
+SHORT = ("--epochs", 2, "--batch-size", 64, "--model", "resnet10-w8", "--device", "cpu")
+
+
+# --- --config ---
+
+
+def test_every_run_leaves_a_file_that_repeats_it(train_here: Callable[..., Completed]) -> None:
+    words = ("--method", "dro", "--dro-beta", 3, "--augmentation", "cutout", "--cutout-size", 3)
+    words += ("--schedule", "step", "--milestones", 1, 2, "--record", "el2n", "--compute-budget")
+    assert train_here(*words, *SHORT, "--seed", 7).returncode == 0
+    (file,) = Path("results").glob("*/run.toml")
+    settings = tomllib.loads(file.read_text())
+    assert settings["milestones"] == [1, 2]
+    assert settings["dro-beta"] == 3
+    outcome = train_here("--config", file, "--experiment-name", "again")
+    assert outcome.returncode == 0, outcome.stderr
+    first, again = (
+        pd.read_csv(folder / "curve.csv").filter(regex="^(?!.*_seconds)")
+        for folder in (file.parent, Path("results/again"))
+    )
+    pd.testing.assert_frame_equal(first, again)
+    ours, theirs = (
+        json.loads((folder / "config.json").read_text())["settings"]
+        for folder in (file.parent, Path("results/again"))
+    )
+    assert ours | {"experiment_name": "again"} == theirs
+    conftest.assert_refused(train_here("--config", file), "holds a run (finished)")
+
+
+def test_flags_count_more_than_the_file(train_here: Callable[..., Completed]) -> None:
+    Path("mine.toml").write_text(
+        'method = "p-SGD"\nbudget = 0.5\nbatch-size = 64\nepochs = 9\nresume = false\n'
+    )
+    assert train_here("--config", "mine.toml", *SHORT, "--budget", "30%").returncode == 0
+    config = json.loads(Path("results/digits_p-SGD_standard_b0.3_s1/config.json").read_text())
+    assert config["settings"]["epochs"] == 2
+    assert config["settings"]["resume"] is False
+
+
+def test_settings_of_every_kind_survive_the_file(tmp_path: Path) -> None:
+    from engine.flags import parse
+
+    words = "--method coreset --coreset-file a.npz --budget 0.3 --schedule step --milestones 1 3 "
+    words += "--record el2n,forgetting --log tensorboard,wandb --num-threads 1 --lr 0.05 "
+    words += "--dataset folder --image-size 32 --data-dir X --checkpoint-every 5minutes"
+    settings, _ = parse(words.split())
+    settings.data_dir = 'with "quotes", \\ and umläuts'
+    file = tmp_path / "run.toml"
+    file.write_text(toml_of(settings))
+    assert parse(["--config", str(file)])[0] == settings
+    assert len(toml_of(RunConfig().resolved()[0]).splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    "text, fragment",
+    [
+        (None, "No such file"),
+        ("a = [", "not TOML"),
+        ("no-such = 1", "--no-such: no such flag"),
+        ("budget = 3", "--budget"),
+        ("[grid]\nbudget = 1", "python sweep.py --grid"),
+        ("budget = {a = 1}", "dict is not a text"),
+    ],
+)
+def test_a_file_that_is_wrong(
+    text: str | None, fragment: str, train_here: Callable[..., Completed]
+) -> None:
+    if text is not None:
+        Path("mine.toml").write_text(text)
+    conftest.assert_refused(train_here("--config", "mine.toml"), fragment, absent="results")
+
+
+# --- What a newcomer types ---
+
+
+@pytest.mark.parametrize(
+    "words, name",
+    [
+        ("--method psgd --budget 30%", "digits_p-SGD_standard_b0.3_s1"),
+        ("--method SELECTIVE_BACKPROP --budget 0.5", "digits_selective-backprop_standard_b0.5_s1"),
+        ("--augmentation RandAugment", "digits_SGD_randaugment_b1_s1"),
+    ],
+)
+def test_other_spellings_are_understood(
+    words: str, name: str, train_here: Callable[..., Completed]
+) -> None:
+    assert train_here(*words.split(), *SHORT).returncode == 0
+    settings = json.loads(Path("results", name, "config.json").read_text())["settings"]
+    assert RunConfig(**settings).resolved()[0].experiment_name == name
+
+
+@pytest.mark.parametrize(
+    "words, fragment",
+    [
+        ("--gpu", "--gpu: no such flag; give --device cuda"),
+        ("--list-methods", "give --list methods"),
+        ("--dataset CIFAR", "did you mean cifar10?"),
+        ("--budget 130%", "at most 1"),
+        ("--workers 4", "give --num-threads"),
+        ("--optimizer adam", "there is SGD only"),
+    ],
+)
+def test_what_is_not_understood_is_told(
+    words: str, fragment: str, train_here: Callable[..., Completed]
+) -> None:
+    conftest.assert_refused(train_here(*words.split()), fragment, absent="results")
+
+
+def test_cifar10_in_capitals_is_the_same(train_here: Callable[..., Completed]) -> None:
+    outcome = train_here("--dataset", "CIFAR-10", "--data-dir", "nowhere")
+    assert outcome.returncode == 2
+    assert "download of cifar10 failed" in outcome.stderr
+
+
+def test_sweep_without_arguments_says_what_to_do(main_here: Callable[..., Completed]) -> None:
+    conftest.assert_refused(main_here(sweep.main), "nothing to run; give flags of train.py")
+
+
+def test_a_name_given_in_python_has_to_be_the_name() -> None:
+    from errors import UsageError
+
+    with pytest.raises(UsageError, match="`method`: 'psgd' is written 'p-SGD'"):
+        RunConfig(method="psgd").resolved()
+
+
+# --- list, compare, leaderboard ---
+
+
+@pytest.fixture
+def runs(train_here: Callable[..., Completed]) -> Path:
+    for method in ("unif-SGD", "p-SGD"):
+        for seed in (1, 2):
+            words = ("--method", method, "--seed", seed, "--budget", 0.5)
+            assert train_here(*words, *SHORT).returncode == 0
+    return Path("results")
+
+
+def test_a_run_says_what_it_cost(train_here: Callable[..., Completed]):
+    outcome = train_here("--method", "p-SGD", "--budget", 0.5, *SHORT)
+    *_, cost, _ = outcome.stdout.splitlines()
+    assert cost.startswith("cost: 1,408 images trained on, 0 scored, 1.0 epochs of plain training")
+
+
+def test_list_shows_every_run(runs: Path, main_here: Callable[..., Completed]) -> None:
+    (runs / "digits_p-SGD_standard_b0.5_s2/status").write_text("interrupted\n")
+    outcome = main_here(plots_main, "list")
+    assert outcome.returncode == 0
+    head, *rows, count = outcome.stdout.splitlines()
+    assert head.split() == ["run", "status", "epoch", "accuracy", "seconds"]
+    assert count == "4 runs"
+    assert [row.split()[1] for row in rows] == ["finished", "interrupted", "finished", "finished"]
+    accuracy = pd.read_csv(runs / rows[0].split()[0] / "curve.csv")["test_accuracy"].iloc[-1]
+    assert rows[0].split()[3] == f"{accuracy:.2f}"
+    conftest_line = main_here(plots_main, "list", "nowhere")
+    assert conftest_line.returncode == 2
+
+
+def test_compare_shows_what_differs(runs: Path, main_here: Callable[..., Completed]) -> None:
+    one, other = sorted(runs.glob("digits_*_s1"))
+    outcome = main_here(plots_main, "compare", one, other)
+    assert outcome.returncode == 0, outcome.stderr
+    settings, curves = outcome.stdout.split("\n\n")
+    assert [line.split()[0] for line in settings.splitlines()[1:]] == [
+        "method",
+        "smoothing",
+        "uniform_epochs",
+    ]
+    rows = [line.split() for line in curves.splitlines()[1:]]
+    assert [row[0] for row in rows] == ["1", "2"]
+    assert rows[1][3] == f"{pd.read_csv(one / 'curve.csv')['test_accuracy'].iloc[-1]:.2f}"
+    outcome = main_here(plots_main, "compare", one, "nowhere")
+    assert outcome.returncode == 2
+    assert "nowhere: no run there" in outcome.stderr
+
+
+def test_leaderboard_has_the_best_first(runs: Path, main_here: Callable[..., Completed]) -> None:
+    outcome = main_here(plots_main, "leaderboard", "--csv")
+    assert outcome.returncode == 0, outcome.stderr
+    Path("board.csv").write_text(outcome.stdout)
+    board = pd.read_csv("board.csv").set_index("method")
+    assert board["accuracy"].is_monotonic_decreasing
+    for method, row in board.iterrows():
+        curves = [pd.read_csv(p / "curve.csv") for p in runs.glob(f"digits_{method}_*")]
+        last = pd.Series([curve["test_accuracy"].iloc[-1] for curve in curves])
+        assert row["accuracy"] == pytest.approx(last.mean())
+        assert row["n"] == 2
+    gain = board.loc["p-SGD", "accuracy"] - board.loc["unif-SGD", "accuracy"]
+    assert board.loc["p-SGD", "to unif-SGD"] == pytest.approx(gain)
+    text = main_here(plots_main, "leaderboard").stdout
+    assert re.search(r"^\| (p-SGD|unif-SGD) +\| standard +\| +50% \| 2 \|", text, re.MULTILINE)
