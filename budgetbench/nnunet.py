@@ -229,9 +229,18 @@ class CaseSampling(Base):
 
     # --- Stopping and going on ---
 
+    def wake_workers(self) -> None:
+        """Let the worker processes end, which else would wait for a draw that never comes."""
+        train = self.dataloader_train
+        if getattr(train, "results_loop_thread", None):
+            # First the thread that takes their batches, which complains where they end before it.
+            train.abort_event.set()
+            train.results_loop_thread.join()
+            for _ in range(train.num_processes):
+                self.queue.put(None)
+
     def on_train_end(self) -> None:
-        for _ in range(getattr(self.dataloader_train, "num_processes", 0)):
-            self.queue.put(None)
+        self.wake_workers()
         super().on_train_end()
         if self.local_rank == 0:
             state_file(os.path.join(self.output_folder, "checkpoint_latest.pth")).unlink(True)
