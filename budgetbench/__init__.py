@@ -12,11 +12,12 @@ draw_without_replacement   k of N indices in proportion to weights
 per_image                  losses per pixel or voxel as one per image
 unreduced                  any loss of a batch as one per sample
 
-`budgetbench.nnunet` has trainers for nnU-Net. All else needs PyTorch and NumPy alone. The version
-is semantic: the names in `__all__`, their arguments and what they return are public, and change
-incompatibly only with the first number of the version (while that is 0, with the second). All else
-may change with any version, such as other names of the modules and what is in a `state_dict`, which
-is to be loaded by the version that saved it. The same seed gives the same draws within a version.
+`budgetbench.nnunet`, `.lightning`, `.transformers` and `.monai` are for these frameworks. All else
+needs PyTorch and NumPy alone. The version is semantic: the names in `__all__`, their arguments and
+what they return are public, and change incompatibly only with the first number of the version
+(while that is 0, with the second). All else may change with any version, such as other names of the
+modules and what is in a `state_dict`, which is to be loaded by the version that saved it. The same
+seed gives the same draws within a version.
 """
 
 from .covering import k_center

@@ -149,7 +149,6 @@ class BatchSampler(Sampler, torch.utils.data.BatchSampler):
         following = Pass(self)
         if self.unfinished is not None:
             following.load_state_dict(self.unfinished)
-            self.unfinished = None
         # A pass that a loop has left is forgotten: no state is to go on with it.
         self.current = weakref.ref(following)
         return following
@@ -265,6 +264,7 @@ class Pass(Iterator[list[int]]):
             raise StopIteration
         if not self.position:
             sampler.ahead = 0  # what an abandoned pass has drawn is never trained on
+        sampler.unfinished = None  # only now: a DataLoader asks for a pass twice, and uses one
         sampler.count_draw()
         if not self.rows:
             if not self.recording:

@@ -140,7 +140,12 @@ def imported(path: Path) -> set[str]:
 
 
 #: Modules for another framework each, which the others do not import, and what they need.
-ADAPTERS = {"nnunet": {"nnunetv2", "batchgenerators"}}
+ADAPTERS = {
+    "nnunet": {"nnunetv2", "batchgenerators"},
+    "lightning": {"lightning"},
+    "transformers": {"transformers"},
+    "monai": {"monai"},
+}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "budgetbench").rglob("*.py")), ids=lambda p: p.name)
@@ -153,7 +158,7 @@ def test_installed_package_is_the_code_of_the_checkout_and_needs_nothing_else(in
     code = """
 import sys, budgetbench
 strangers = ["torchvision", "pandas", "sklearn", "engine", "methods", "augmentations", "data"]
-strangers += ["nnunetv2"]
+strangers += ["nnunetv2", "lightning", "transformers", "monai"]
 assert not set(strangers) & set(sys.modules), set(strangers) & set(sys.modules)
 assert all(getattr(budgetbench, name) is not None for name in budgetbench.__all__)
 print(budgetbench.__version__)

@@ -1,0 +1,356 @@
+"""Samplers in Lightning, transformers, accelerate and MONAI, each the real one.
+
+Each trains on, saves in the middle of an epoch, and goes on in a new trainer with the same draws.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_samplers import assert_same_state
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, Dataset
+
+from budgetbench import HardnessWeightedSampler, PSGDSampler
+from budgetbench.sampler import BatchSampler
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
+N, BATCH, EPOCHS = 48, 6, 3
+STOP = 11  # steps, of 8 an epoch
+workers = pytest.mark.parametrize("num_workers", [0, 2])
+
+
+class Points(Dataset):
+    """Points of two classes, one of them with a wrong label."""
+
+    def __init__(self, **more: Any):
+        rng = torch.Generator().manual_seed(0)
+        self.labels = torch.arange(N) % 2
+        self.points = torch.randn(N, 4, generator=rng) + 2 * self.labels[:, None]
+        self.points[7], self.labels[7] = 3, 0  # which is hard to learn
+
+    def __len__(self) -> int:
+        return N
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        return {"points": self.points[i], "labels": self.labels[i], "index": i}
+
+
+def make_sampler(seed: int = 1, kind: str = "dro") -> BatchSampler:
+    rng = torch.Generator().manual_seed(seed)
+    if kind == "p-SGD":
+        return PSGDSampler(N, BATCH, generator=rng)
+    return HardnessWeightedSampler(N, BATCH, beta=3.0, initial_loss=1.0, generator=rng)
+
+
+def make_model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Linear(4, 2)
+
+
+def watched(sampler: BatchSampler) -> list[list[int]]:
+    """A list that grows by the indices of every update."""
+    seen: list[list[int]] = []
+    update = sampler.update
+
+    def note(index: Tensor, values: Tensor) -> None:
+        seen.append(torch.as_tensor(index).tolist())
+        update(index, values)
+
+    sampler.update = note  # type: ignore[method-assign]
+    return seen
+
+
+def assert_learnt(sampler: BatchSampler, seen: list[list[int]]) -> None:
+    """The point with the wrong label is known to be hard, and drawn more than others."""
+    assert 7 in sampler.hardest(3).tolist()
+    counts = torch.bincount(torch.tensor(seen[8:]).flatten(), minlength=N)
+    assert counts[7] > 1.5 * counts.float().mean()
+
+
+def assert_goes_on(make: Callable[[BatchSampler, Path], list], tmp_path: Path) -> BatchSampler:
+    """`make` trains to the end in one go, or from the checkpoint at STOP if it is there.
+
+    It returns the batches that were trained on.
+    """
+    sampler, fresh = make_sampler(1), make_sampler(2)
+    seen = make(sampler, tmp_path)
+    assert len(seen) == EPOCHS * len(sampler)
+    again = make(fresh, tmp_path)
+    assert again == seen[STOP:]
+    state, same = copy.deepcopy(fresh.state_dict()), copy.deepcopy(sampler.state_dict())
+    assert_same_state(state, same)
+    assert_learnt(sampler, seen)
+    return sampler
+
+
+# --- Lightning ---
+
+
+@pytest.mark.filterwarnings("ignore")
+@workers
+def test_lightning(num_workers: int, tmp_path: Path) -> None:
+    lightning = pytest.importorskip("lightning.pytorch")
+    from budgetbench.lightning import SamplerCallback
+
+    class Model(lightning.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.model = make_model()
+
+        def training_step(self, batch, _):
+            losses = cross_entropy(self.model(batch["points"]), batch["labels"], reduction="none")
+            return {"loss": losses.mean(), "losses": losses.detach(), "index": batch["index"]}
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    def make(sampler: BatchSampler, folder: Path) -> list:
+        seen = watched(sampler)
+        saving = lightning.callbacks.ModelCheckpoint(
+            folder, "at-{step}", every_n_train_steps=STOP, save_top_k=-1
+        )
+        trainer = lightning.Trainer(
+            max_epochs=EPOCHS,
+            accelerator="cpu",
+            callbacks=[SamplerCallback(sampler), saving],
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        loader = DataLoader(Points(), batch_sampler=sampler, num_workers=num_workers)
+        file = folder / f"at-step={STOP}.ckpt"
+        trainer.fit(Model(), loader, ckpt_path=str(file) if file.exists() else None)
+        return seen
+
+    assert_goes_on(make, tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lightning_that_draws_by_another_sampler_is_told() -> None:
+    lightning = pytest.importorskip("lightning.pytorch")
+    from lightning.pytorch.demos.boring_classes import BoringModel
+
+    from budgetbench.lightning import SamplerCallback
+
+    options = dict(max_steps=1, logger=False, enable_progress_bar=False, accelerator="cpu")
+    trainer = lightning.Trainer(callbacks=[SamplerCallback(make_sampler())], **options)
+    with pytest.raises(Exception, match="use_distributed_sampler=False"):
+        trainer.fit(BoringModel())
+
+
+# --- transformers ---
+
+
+class Classifier(nn.Module):
+    """A model as the Trainer of transformers takes it."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = make_model()
+
+    def forward(self, points: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
+        return {"logits": self.model(points)}
+
+
+@pytest.mark.filterwarnings("ignore")
+@workers
+def test_transformers(num_workers: int, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    from budgetbench.transformers import SamplerMixin
+
+    class Trainer(SamplerMixin, transformers.Trainer):
+        pass
+
+    def make(sampler: BatchSampler, folder: Path) -> list:
+        seen = watched(sampler)
+        arguments = transformers.TrainingArguments(
+            str(folder),
+            num_train_epochs=EPOCHS,
+            per_device_train_batch_size=BATCH,
+            dataloader_num_workers=num_workers,
+            learning_rate=0.1,
+            save_steps=STOP,
+            remove_unused_columns=False,
+            report_to=[],
+            use_cpu=True,
+            disable_tqdm=True,
+        )
+        trainer = Trainer(Classifier(), arguments, train_dataset=Points(), sampler=sampler)
+        file = folder / f"checkpoint-{STOP}"
+        trainer.train(resume_from_checkpoint=str(file) if file.exists() else None)
+        return seen
+
+    assert_goes_on(make, tmp_path)
+
+
+def test_transformers_that_would_remove_the_index_is_told(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    from budgetbench.transformers import SamplerMixin
+
+    class Trainer(SamplerMixin, transformers.Trainer):
+        pass
+
+    for more, text in (
+        ({}, "remove_unused_columns=False"),
+        ({"remove_unused_columns": False, "gradient_accumulation_steps": 2}, "larger batch"),
+    ):
+        arguments = transformers.TrainingArguments(str(tmp_path), use_cpu=True, **more)
+        with pytest.raises(ValueError, match=text):
+            Trainer(Classifier(), arguments, train_dataset=Points(), sampler=make_sampler())
+
+
+def test_losses_of_tokens_are_averaged_over_those_that_count() -> None:
+    pytest.importorskip("transformers")
+    from budgetbench.transformers import SamplerMixin
+
+    logits = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([[1, 2, -100], [3, -100, -100]])
+    found = SamplerMixin.sample_losses(None, {"logits": logits}, {"labels": labels})
+    expected = [cross_entropy(logits[i], labels[i]) for i in range(2)]
+    torch.testing.assert_close(found, torch.stack(expected))
+
+
+# --- accelerate ---
+
+
+@workers
+def test_accelerate(num_workers: int, tmp_path: Path) -> None:
+    """The sampler registers itself: there is nothing to adapt."""
+    accelerate = pytest.importorskip("accelerate")
+
+    def make(sampler: BatchSampler, folder: Path) -> list:
+        accelerate.state.AcceleratorState._reset_state(True)
+        accelerator = accelerate.Accelerator(cpu=True)
+        model = make_model()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        loader = DataLoader(Points(), batch_sampler=sampler, num_workers=num_workers)
+        model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+        accelerator.register_for_checkpointing(sampler)
+        seen, file = watched(sampler), folder / "state"
+        done = 0
+        if file.exists():
+            accelerator.load_state(str(file))
+            done = STOP
+        while done < EPOCHS * len(sampler):
+            for batch in loader:
+                losses = cross_entropy(model(batch["points"]), batch["labels"], reduction="none")
+                optimizer.zero_grad()
+                accelerator.backward(losses.mean())
+                optimizer.step()
+                sampler.update(batch["index"], losses.detach())
+                done += 1
+                if done == STOP:
+                    accelerator.save_state(str(file))
+        return seen
+
+    assert_goes_on(make, tmp_path)
+
+
+# --- PyTorch alone ---
+
+
+@workers
+@pytest.mark.parametrize("kind", ["dro", "p-SGD"])
+def test_a_plain_loop_goes_on_in_the_middle_of_an_epoch(num_workers: int, kind: str) -> None:
+    """By the state_dict of the sampler alone."""
+    sampler, fresh = make_sampler(1, kind), make_sampler(2, kind)
+
+    def train(sampler: BatchSampler, steps: int) -> list:
+        seen = []
+        while len(seen) < steps:
+            for batch in DataLoader(Points(), batch_sampler=sampler, num_workers=num_workers):
+                seen.append(batch["index"].tolist())
+                sampler.update(batch["index"], batch["index"] % 5 / 5)
+                if len(seen) == STOP and steps > STOP:
+                    saved.append(copy.deepcopy(sampler.state_dict()))
+        return seen
+
+    saved: list[dict] = []
+    total = EPOCHS * len(sampler)
+    seen = train(sampler, total)
+    fresh.load_state_dict(saved[0])
+    steps = total - STOP
+    assert train(fresh, steps) == seen[STOP:]
+    assert_same_state(fresh.state_dict(), sampler.state_dict())
+
+
+# --- MONAI ---
+
+
+class Volumes(Points):
+    """Cases of three crops each, as a transform with several samples makes them."""
+
+    crops = 3
+
+    def __getitem__(self, i: int) -> list[dict[str, Any]]:
+        rng = torch.Generator().manual_seed(i)
+        label = (torch.arange(64).view(1, 4, 4, 4) % 3 == 0).long()
+        image = label + 0.3 * torch.randn(1, 4, 4, 4, generator=rng)
+        if i == 7:
+            image = 1 - image
+        return [{"image": image, "label": label, "index": i}] * self.crops
+
+
+@pytest.mark.filterwarnings("ignore")
+@workers
+def test_monai(num_workers: int, tmp_path: Path) -> None:
+    monai = pytest.importorskip("monai")
+    pytest.importorskip("ignite")
+    from monai.data import DataLoader as MonaiLoader
+    from monai.engines import SupervisedTrainer
+    from monai.handlers import CheckpointLoader, CheckpointSaver
+
+    from budgetbench.monai import SamplerHandler
+
+    def make(sampler: BatchSampler, folder: Path) -> list:
+        torch.manual_seed(0)
+        model = nn.Conv3d(1, 2, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
+        seen = watched(sampler)
+        kept = {"model": model, "optimizer": optimizer, "sampler": sampler}
+        trainer = SupervisedTrainer(
+            device=torch.device("cpu"),
+            max_epochs=EPOCHS,
+            train_data_loader=MonaiLoader(
+                Volumes(), batch_sampler=sampler, num_workers=num_workers
+            ),
+            network=model,
+            optimizer=optimizer,
+            loss_function=monai.losses.DiceCELoss(to_onehot_y=True, softmax=True),
+        )
+        file = folder / f"checkpoint_iteration={STOP}.pt"
+        handlers = [SamplerHandler(sampler)]
+        kept["trainer"] = trainer
+        if file.exists():
+            handlers.append(CheckpointLoader(str(file), kept))
+        else:
+            handlers.append(
+                CheckpointSaver(str(folder), kept, save_interval=STOP, epoch_level=False)
+            )
+        for handler in handlers:
+            handler.attach(trainer)
+        trainer.run()
+        return [sorted(batch) for batch in seen]
+
+    sampler = assert_goes_on(make, tmp_path)
+    assert int(sampler.hardest(1)) == 7
+
+
+def test_the_mean_of_monais_loss_is_that_of_the_batch() -> None:
+    monai = pytest.importorskip("monai")
+    from budgetbench import unreduced
+
+    rng = torch.Generator().manual_seed(0)
+    outputs = torch.randn(3, 2, 4, 4, 4, generator=rng)
+    targets = torch.randint(2, (3, 1, 4, 4, 4), generator=rng)
+    loss = monai.losses.DiceCELoss(to_onehot_y=True, softmax=True)
+    torch.testing.assert_close(unreduced(loss)(outputs, targets).mean(), loss(outputs, targets))
+    whole = monai.losses.DiceCELoss(to_onehot_y=True, softmax=True, batch=True)
+    assert (unreduced(whole)(outputs, targets).mean() - whole(outputs, targets)).abs() > 1e-4
