@@ -110,7 +110,7 @@ def test_a_sweep_survives_the_loss_of_a_node_and_being_stopped(cluster, tmp_path
     assert second.returncode == 0, errors
     assert [read_status(folder) for folder in folders] == ["finished"] * 4
     assert [(folder / "model.pt").stat().st_mtime_ns for folder in finished] == models
-    names = {"config.json", "curve.csv", "log.txt", "model.pt", "per_class.csv"}
+    names = {"config.json", "curve.csv", "log.txt", "model.pt", "per_class.csv", "run.toml"}
     names |= {"run.lock", "status"}
     assert [{path.name for path in folder.iterdir()} for folder in folders] == [names] * 4
     configs = [json.loads((folder / "config.json").read_text()) for folder in folders]
