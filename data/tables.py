@@ -113,8 +113,10 @@ def with_classes(dataset: Dataset, path: Path) -> Dataset:
         numbers[labels] >= 0 for labels in (dataset.train_labels, dataset.test_labels)
     )
     dataset = dataset.chosen("train", kept_train).chosen("test", kept_test)
+    old = np.array([dataset.sha256 or ""])
     return replace(
         dataset,
+        sha256=content_digest({"data": old, "classes": np.array(chosen)}),
         train_labels=numbers[dataset.train_labels],
         test_labels=numbers[dataset.test_labels],
         classes=tuple(chosen),

@@ -38,6 +38,7 @@ RESNETS = {
     "resnet10-w8": ((1, 1, 1, 1), 8),
 }
 GAMMA = 0.1
+TABLES = ("classes", "labels", "groups")  # settings that name a file on images
 RECORD_EPOCHS = 10
 SEED = dict(low=0, high=2**32 - 1)
 
@@ -81,6 +82,11 @@ def tunable_settings() -> list[str]:
         if kind is not bool and "needed" not in facts
     }
     return [*settings_with("tunable"), *options]
+
+
+def file_path(text: str) -> str:
+    """Return a file's absolute path, by which it is found from elsewhere; `folders` is none."""
+    return text if text == "folders" else str(Path(text).expanduser().absolute())
 
 
 def cadence_text(text: str) -> str:
@@ -152,6 +158,7 @@ class RunConfig:
         "keep the classes that a text file names, one in a line",
         TASK,
         metavar="FILE",
+        convert=file_path,
         of_data=True,
     )
     labels: str | None = setting(
@@ -160,6 +167,7 @@ class RunConfig:
         "its path in train/) and label, or from an array .npy; the test set keeps its own",
         TASK,
         metavar="FILE",
+        convert=file_path,
         of_data=True,
     )
     groups: str | None = setting(
@@ -168,6 +176,7 @@ class RunConfig:
         "image and group; or `folders`, those inside of the classes' folders (folder)",
         TASK,
         metavar="FILE",
+        convert=file_path,
         of_data=True,
         where=True,
     )
@@ -578,6 +587,8 @@ def check_setting(name: str, value: object) -> Any:
         return None
     if kind_of(name) is bool:
         return as_bool(label, value)
+    if isinstance(value, str) and (name in TABLES or own.is_own(value)):
+        value = as_text(label, converter_of(name), value)  # a file's absolute path
     if not facts.get("several"):
         return as_converted(label, converter_of(name), value)
     if not isinstance(value, list | tuple):
@@ -618,6 +629,13 @@ def as_bool(label: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"{label}: {quoted(value)} is not true or false")
     return value
+
+
+def as_text(label: str, convert: Convert, text: str) -> str:
+    try:
+        return convert(text)
+    except ValueError as error:
+        raise ValueError(f"{label}: {error}") from None
 
 
 def as_converted(label: str, convert: Convert, value: object) -> Any:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from engine.config import REGISTRIES, consequential, settings_with
+from engine.config import REGISTRIES, TABLES, consequential, settings_with
 from engine.options import options_of
 from engine.own import label
 from errors import UsageError
@@ -60,6 +60,9 @@ def describe(run: Run, several: Collection[str] = ()) -> dict:
     shared = {key: value for key, value in consequential(settings).items() if value is not None}
     # What --amp came to on the run's device says what it computed; auto does not.
     del shared["amp"]
+    for key in TABLES:  # by its name: what it says is in the digest of the data
+        if key in shared:
+            shared[key] = Path(shared[key]).name
     if shared["cache"] == "uint8":  # what every data set has that is no folder of large images
         del shared["cache"]
     shared |= {key: getattr(config, key) for key in ("device", "precision", "processes")}

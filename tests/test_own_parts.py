@@ -13,7 +13,7 @@ import pytest
 from conftest import Completed
 
 import sweep
-from engine import own
+from engine import RunConfig, own
 from plots.__main__ import main as plots_main
 
 SOURCE = '''"""Parts as a user would write them."""
@@ -192,6 +192,16 @@ def test_a_relative_path_is_that_of_the_folder_one_is_in(
     assert train_here("--method", "mine.py:Cycle", *SHORT).returncode == 0
     folder = own_file.parent / "results/digits_Cycle_standard_b1_s1"
     assert config_of(folder)["settings"]["method"] == f"{own_file}:Cycle"
+
+
+def test_a_part_and_a_file_may_be_given_in_python_by_relative_paths(
+    own_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(own_file.parent)
+    settings, _ = RunConfig(method="mine.py:Cycle", labels="labels.csv").resolved()
+    assert settings.method == f"{own_file}:Cycle"
+    assert settings.labels == str(own_file.parent / "labels.csv")
+    assert settings.resolved()[0] == settings
 
 
 def test_options_of_ones_own_part_are_in_the_help(

@@ -13,6 +13,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from errors import Failed
 
+from .. import own
+from ..config import TABLES
+from ..flags import flag_of, without
 from ..run_folder import CHECKPOINTS, RunFolder
 from ..status import CHECKPOINT, write_status
 from .process import LOG
@@ -111,10 +114,15 @@ class RayCluster:
     def hand_over(self, run: Run, pending: PendingRun) -> None:
         """Give a run to an idle slot."""
         data_dir = os.path.abspath(run.settings["data_dir"])
+        # As settings name them, files of the user's own are at the same path on each node, too.
+        files = [name for name in own.WANTED if own.is_own(run.settings[name])]
+        files += [name for name in TABLES if run.settings[name]]
+        words = [*without(run.words, [flag_of(name) for name in files])]
+        words += [word for name in files for word in (flag_of(name), run.settings[name])]
         pending.slot = self.idle.pop()
         pending.result = pending.slot.make.remote(
             pending.number,
-            [*run.words, "--data-dir", data_dir],
+            [*words, "--data-dir", data_dir],
             {**run.settings, "data_dir": data_dir},
             run.settings["num_threads"] or max(1, int(self.cpus)),
             read_files(pending.folder.path, (*CHECKPOINTS, *UNFINISHED, "status")),

@@ -136,7 +136,10 @@ def text_of(value: object) -> str:
         return "+".join(map(str, value))
     if isinstance(value, float):
         return f"{value:g}" if value == float(f"{value:g}") else repr(value)
-    return f"-{own.label(value)}" if isinstance(value, str) else str(value)
+    if isinstance(value, str):
+        name = own.label(value)
+        return f"-{Path(name).name if name.startswith('/') else name}"
+    return str(value)
 
 
 def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
