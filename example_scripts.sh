@@ -93,8 +93,23 @@ cifar100() { study cifar100 "$@"; }
 svhn() { study svhn "$@"; }
 mini-imagenet() { study mini-imagenet "$@"; }
 
+# Hardness weighting in nnU-Net on 3D MRI:   nnunet FOLDER [OPTION ...]
+nnunet() {
+    local status=0
+    if [ $# = 0 ]; then
+        echo "example_scripts.sh: nnunet: give the folder Task04_Hippocampus of the Medical" \
+            "Segmentation Decathlon (medicaldecathlon.com), unpacked" >&2
+        exit 2
+    fi
+    source ./setup.sh requirements-nnunet.txt
+    python -m segmentation.study "$@" --home "$DATA_DIR/nnunet" || status=$?
+    if is_dry "$@" || [ $status -gt 1 ]; then return $status; fi
+    python -m plots.segmentation results/hippocampus
+    return $status
+}
+
 case "${1:-}" in
-    demo | cpu | lengths | regimes | long | robustness | priming | rivals | tuned | full | published | cifar10 | cifar100 | svhn | mini-imagenet)
+    demo | cpu | lengths | regimes | long | robustness | priming | rivals | tuned | full | published | cifar10 | cifar100 | svhn | mini-imagenet | nnunet)
         source ./setup.sh requirements.txt
         "$@"
         ;;
@@ -124,6 +139,8 @@ bash example_scripts.sh PART [OPTION ...], where PART is one of:
   cifar10, cifar100, svhn, mini-imagenet
                  288 runs each, the study's grid: six methods, four augmentations, budgets 0.2,
                  0.3, 0.5 and 1.0, three seeds, ResNet-18, 200 epochs; GPU
+  nnunet FOLDER  24 runs of nnU-Net on the hippocampus of the Decathlon, whose folder is given, with
+                 and without hardness weighting; about eight hours of two cores
 and OPTION one of sweep.py's, such as --dry-run, --jobs 4, --shard 1/8 or --ray.
 Data sets are downloaded to DATA_DIR (now: $DATA_DIR), but for mini-imagenet, which has to be
 put there. A part that was stopped resumes where it was when it is started again; one whose runs

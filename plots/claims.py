@@ -8,9 +8,10 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
-from . import claim_tests
+from . import claim_tests, segmentation
 from .claim_tests import CLOSE, CONSISTENT, IMPORTANCE, LEAST_METHODS, NEGLIGIBLE, STRONG, Case
 from .command import run_command
 from .estimates import LEAST_PAIRS, LEVEL
@@ -198,6 +199,8 @@ def report(study: Study) -> str:
 
 
 def main(arguments: list[str]) -> int:
+    if any((Path(word) / segmentation.FILE).exists() for word in arguments[:1]):
+        return segmentation.main(arguments)
     description = "Print each claim of the two studies with its test, numbers and verdict."
     return run_command(
         "plots.claims", description, lambda study, _: print(report(study)), arguments

@@ -24,7 +24,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from errors import UsageError
+from engine.flags import Parser
+from engine.values import number
+from errors import Failed, UsageError, exit_status_of
 
 from .shift import shifted
 
@@ -140,9 +142,9 @@ def add_shifted(plain: Path, target: Path) -> None:
 
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(plain, target)
-    for number, case in enumerate(cases_of(plain)):
+    for place, case in enumerate(cases_of(plain)):
         image = SimpleITK.ReadImage(plain / f"imagesTr/{case}_0000.nii.gz")
-        array = shifted(SimpleITK.GetArrayFromImage(image), np.random.default_rng((SEED, number)))
+        array = shifted(SimpleITK.GetArrayFromImage(image), np.random.default_rng((SEED, place)))
         other = SimpleITK.GetImageFromArray(array)
         other.CopyInformation(image)
         SimpleITK.WriteImage(other, target / f"imagesTr/{case}{SUFFIX}_0000.nii.gz")
@@ -163,7 +165,11 @@ def cases_of(folder: Path) -> list[str]:
 
 def preprocess(number: int, env: dict[str, str]) -> None:
     command = ["nnUNetv2_plan_and_preprocess", "-d", str(number), "-c", "3d_fullres"]
-    subprocess.run([*command, "-np", "2", "-npfp", "2"], env=env, check=True)
+    result = subprocess.run(
+        [*command, "-np", "2", "-npfp", "2"], env=env, capture_output=True, text=True
+    )
+    if result.returncode:
+        raise Failed(f"{' '.join(command)} failed: {result.stderr.strip().splitlines()[-1]}")
 
 
 def write_splits(plain: Path, home: Path) -> None:
@@ -176,9 +182,9 @@ def write_splits(plain: Path, home: Path) -> None:
 
     splits = generate_crossval_split(cases_of(plain), seed=12345, n_splits=5)
     other = []
-    for number, split in enumerate(splits):
+    for fold, split in enumerate(splits):
         train, val = map(list, (split["train"], split["val"]))
-        rng = np.random.default_rng((SEED, 1000 + number))
+        rng = np.random.default_rng((SEED, 1000 + fold))
         chosen = set(rng.choice(train, round(SHARE * len(train)), replace=False).tolist())
         other.append(
             {
@@ -248,19 +254,59 @@ def collect(home: Path, results: Path) -> None:
         pd.concat(epochs).to_csv(results / "sampling.csv", index=False)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m segmentation.study", description=__doc__)
-    parser.add_argument("source", type=Path, help="the Decathlon's folder Task04_Hippocampus")
-    parser.add_argument("--home", type=Path, default=Path("datasets/nnunet"))
-    parser.add_argument("--results", type=Path, default=Path("results/hippocampus"))
-    parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    options = parser.parse_args()
-    env = environment(options.home.absolute(), max(1, (os.cpu_count() or 1) // options.jobs))
-    prepare(options.source, options.home, env)
+def build_parser() -> Parser:
+    parser = Parser(prog="python -m segmentation.study", description=__doc__, allow_abbrev=False)
+    parser.add_argument(
+        "source",
+        type=Path,
+        metavar="FOLDER",
+        help="Task04_Hippocampus of the Medical Segmentation Decathlon (medicaldecathlon.com), "
+        "unpacked",
+    )
+    parser.add_argument(
+        "--home",
+        type=Path,
+        default=Path("datasets/nnunet"),
+        metavar="DIR",
+        help="for nnU-Net's own files [default: datasets/nnunet]",
+    )
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=Path("results/hippocampus"),
+        metavar="DIR",
+        help="for what is found [default: results/hippocampus]",
+    )
+    parser.add_argument(
+        "--jobs",
+        type=number(int, low=1, high=64),
+        default=1,
+        metavar="N",
+        help="runs at once, which share the cores [default: 1]",
+    )
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="[default: cpu]")
+    parser.add_argument("--dry-run", action="store_true", help="only print the runs")
+    return parser
+
+
+def main(arguments: list[str]) -> int:
+    def work() -> int:
+        return study(build_parser().parse_args(arguments))
+
+    return exit_status_of("python -m segmentation.study", work)
+
+
+def study(options: argparse.Namespace) -> int:
+    """Make what is left to make; the exit status is 1 if a run failed."""
     home = options.home.absolute()
     waiting = [run for run in runs() if not run.made(home)]
-    print(f"{len(runs())} runs, {len(waiting)} left to make")
+    print(f"{len(runs())} runs, {len(waiting)} left to make", flush=True)
+    if options.dry_run:
+        for run in waiting:
+            print(f"cases {STUDIES[run.dataset]}, {run.trainer}, fold {run.fold}")
+        return 0
+    env = environment(home, max(1, (os.cpu_count() or 1) // options.jobs))
+    prepare(options.source, home, env)
     collect(home, options.results)
 
     collecting = threading.Lock()
@@ -272,7 +318,8 @@ def main() -> None:
 
     with ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(make_and_collect, waiting))
+    return int(not all(run.made(home) for run in runs()))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

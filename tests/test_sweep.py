@@ -784,6 +784,13 @@ def test_a_dry_run_of_an_example_makes_nothing(part: str, sweeps: int, tmp_path:
     assert all(words[0] == "sweep.py" and words[-1] == "--dry-run" for words in calls)
 
 
+def test_the_study_of_segmentation_is_one_command(tmp_path: Path) -> None:
+    making, table = calls_of_example(tmp_path, "nnunet", "some/folder", "--jobs", "2")
+    assert making[:3] == ["-m", "segmentation.study", "some/folder"]
+    assert making[3:] == ["--jobs", "2", "--home", "some/data/nnunet"]
+    assert table == ["-m", "plots.segmentation", "results/hippocampus"]
+
+
 def test_the_examples_are_listed() -> None:
     command = ["bash", str(ROOT / "example_scripts.sh")]
     listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout

@@ -142,3 +142,22 @@ def test_a_cluster_that_is_not_there() -> None:
     )
     assert outcome.returncode == 2
     assert "sweep.py: --ray 127.0.0.1:9: cannot join that cluster" in outcome.stderr
+
+
+def test_a_method_of_ones_own_is_found_by_the_nodes(cluster, tmp_path: Path) -> None:
+    """And a table of labels: both by relative paths, from the folder one is in."""
+    source = "from methods import Method\n\n\nclass Mine(Method):\n    pass\n"
+    (tmp_path / "mine.py").write_text(source)
+    (tmp_path / "labels.csv").write_text("image,label\n0,3\n")
+    words = ("--ray", cluster.address, "--method", "mine.py:Mine", "--labels", "labels.csv")
+    words += ("--seed", 1, 2, "--epochs", 1, "--budget", 0.5, *CPU)
+    outcome = subprocess.run(
+        [sys.executable, "-c", SWEEP, *map(str, words)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    folders = list((tmp_path / "results").glob("digits_Mine_*"))
+    assert [read_status(folder) for folder in folders] == ["finished"] * 2
