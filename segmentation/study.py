@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -51,9 +53,14 @@ SUFFIX = "_shifted"
 class Run:
     """One training and its validation."""
 
+    KEY: ClassVar = ("study", "trainer", "fold")
     dataset: str
     trainer: str
     fold: int
+
+    def names(self) -> dict[str, Any]:
+        """Its place in the tables, by `KEY`."""
+        return dict(zip(self.KEY, (STUDIES[self.dataset], self.trainer, self.fold)))
 
     def folder(self, home: Path) -> Path:
         name = f"{TRAINERS[self.trainer]}__nnUNetPlans__3d_fullres"
@@ -201,6 +208,16 @@ def write_splits(plain: Path, home: Path) -> None:
 # --- Runs and what they found ---
 
 
+def processor() -> str:
+    """Its name, where the system says it, and whether it has half precision."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    half = [flag for flag in ("amx_bf16", "avx512_bf16") if flag in flags]
+    return " ".join([names[0] if names else platform.processor(), *half])
+
+
 def make(run: Run, home: Path, env: dict[str, str], device: str) -> None:
     """Make one run, its output in a file beside it."""
     folder = run.folder(home)
@@ -225,10 +242,7 @@ def dice(run: Run, home: Path) -> Iterator[dict]:
     for entry in summary["metric_per_case"]:
         case = Path(entry["prediction_file"]).name.removesuffix(".nii.gz")
         for label, metrics in entry["metrics"].items():
-            yield {
-                "study": STUDIES[run.dataset],
-                "trainer": run.trainer,
-                "fold": run.fold,
+            yield run.names() | {
                 "case": case.removesuffix(SUFFIX),
                 "image": "shifted" if case.endswith(SUFFIX) else "plain",
                 "label": int(label),
@@ -236,22 +250,51 @@ def dice(run: Run, home: Path) -> Iterator[dict]:
             }
 
 
+def epochs(run: Run, home: Path) -> Iterator[dict]:
+    """What was drawn in each epoch of a run with hardness weighting."""
+    file = run.folder(home) / "sampling.csv"
+    for row in pd.read_csv(file).to_dict("records") if file.exists() else ():
+        yield run.names() | row
+
+
+def training(run: Run, home: Path) -> Iterator[dict]:
+    """How long a run took, and on what."""
+    file = run.folder(home) / "seconds.txt"
+    seconds = sum(map(int, file.read_text().split())) if file.exists() else None
+    yield run.names() | {"seconds": seconds, "processor": processor()}
+
+
+#: File -> its rows of a run. The first says which runs are made.
+FOUND = {"dice.csv": dice, "sampling.csv": epochs, "trainings.csv": training}
+
+
+def found(results: Path, name: str) -> pd.DataFrame:
+    """A file's rows so far, which may be of runs that are not in nnU-Net's folders any more."""
+    try:
+        return pd.read_csv(results / name)
+    except (OSError, pd.errors.EmptyDataError):
+        return pd.DataFrame(columns=[*Run.KEY])
+
+
+def made(home: Path, results: Path) -> set[Run]:
+    """The runs that are finished, in nnU-Net's folders or in the results."""
+    known = set(found(results, "dice.csv")[[*Run.KEY]].itertuples(index=False, name=None))
+    return {run for run in runs() if run.made(home) or tuple(run.names().values()) in known}
+
+
 def collect(home: Path, results: Path) -> None:
     """Write what all finished runs found."""
-    made = [run for run in runs() if run.made(home)]
-    if not made:
+    here = [run for run in runs() if run.made(home)]
+    if not here:
         return
     results.mkdir(parents=True, exist_ok=True)
-    rows = [row for run in made for row in dice(run, home)]
-    pd.DataFrame(rows).to_csv(results / "dice.csv", index=False)
-    epochs = []
-    for run in made:
-        file = run.folder(home) / "sampling.csv"
-        if file.exists():
-            names = {"study": STUDIES[run.dataset], "trainer": run.trainer, "fold": run.fold}
-            epochs.append(pd.read_csv(file).assign(**names))
-    if epochs:
-        pd.concat(epochs).to_csv(results / "sampling.csv", index=False)
+    anew = pd.DataFrame([run.names() for run in here])
+    for name, rows_of in FOUND.items():
+        rows = pd.DataFrame([row for run in here for row in rows_of(run, home)])
+        old = found(results, name).merge(anew, how="left", indicator=True)
+        old = old[old.pop("_merge") == "left_only"]
+        table = pd.concat([part for part in (old, rows) if len(part)])
+        table.to_csv(results / name, index=False)
 
 
 def build_parser() -> Parser:
@@ -299,7 +342,8 @@ def main(arguments: list[str]) -> int:
 def study(options: argparse.Namespace) -> int:
     """Make what is left to make; the exit status is 1 if a run failed."""
     home = options.home.absolute()
-    waiting = [run for run in runs() if not run.made(home)]
+    done = made(home, options.results)
+    waiting = [run for run in runs() if run not in done]
     print(f"{len(runs())} runs, {len(waiting)} left to make", flush=True)
     if options.dry_run:
         for run in waiting:
@@ -318,7 +362,7 @@ def study(options: argparse.Namespace) -> int:
 
     with ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(make_and_collect, waiting))
-    return int(not all(run.made(home) for run in runs()))
+    return int(len(made(home, options.results)) < len(runs()))
 
 
 if __name__ == "__main__":

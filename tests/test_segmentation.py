@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -166,6 +167,21 @@ def test_what_runs_found_is_collected(home: Path, tmp_path: Path) -> None:
     assert dice["dice"].tolist() == [0.9, 0.7, 0.9, 0.7]
     sampling = pd.read_csv(results / "sampling.csv")
     assert sampling["trainer"].tolist() == ["beta 10"] * 2
+    assert study.made(home, results) == {run}
+    # What was found stays when nnU-Net's folders are gone, and is not made again.
+    shutil.rmtree(home / "results")
+    other = Run(PLAIN, "default", 0)
+    (other.folder(home) / "validation").mkdir(parents=True)
+    content = {"metric_per_case": cases[:1]}
+    (other.folder(home) / "validation/summary.json").write_text(json.dumps(content))
+    (other.folder(home) / "seconds.txt").write_text("60\n30\n")
+    study.collect(home, results)
+    study.collect(home, results)
+    assert study.made(home, results) == {run, other}
+    assert len(pd.read_csv(results / "dice.csv")) == 4 + 2
+    assert len(pd.read_csv(results / "sampling.csv")) == 2
+    trainings = pd.read_csv(results / "trainings.csv").set_index("trainer")
+    assert trainings.loc["default", "seconds"] == 90
 
 
 def test_runs_compare_trainers_on_the_same_cases_as_soon_as_possible() -> None:
