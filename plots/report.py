@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,9 @@ import pandas as pd
 from matplotlib.colors import to_hex
 
 from budgetbench import __version__
+from engine.config_file import BadRun
 from engine.flags import Parser
-from engine.runs import find_run, find_runs
+from engine.runs import StoredRun, find_run, find_runs
 from errors import UsageError, exit_status_of, say
 
 from .budgets import full_training
@@ -196,21 +196,22 @@ def missing(part: Study) -> list[str]:
 
 def commands(results: Path) -> list[dict[str, str]]:
     """Folder, status and command of every run, finished or not."""
-    return [row for stored in find_runs(results)[0] for row in command_of(stored, results)]
+    return [
+        {
+            "folder": str(stored.folder.relative_to(results)),
+            "status": stored.status() or "unknown",
+            "command": command_of(stored),
+        }
+        for stored in find_runs(results)[0]
+    ]
 
 
-def command_of(stored: Any, results: Path) -> Iterator[dict[str, str]]:
-    content: Mapping[str, Any] = {}
+def command_of(stored: StoredRun) -> str:
+    """Return the command of a run; nothing where its config.json is damaged."""
     try:
-        content = stored.content()
-    except Exception:  # damaged: the page says what there is
-        content = {}
-    command = content.get("command", "") if isinstance(content, Mapping) else ""
-    yield {
-        "folder": str(stored.folder.relative_to(results)),
-        "status": stored.status() or "unknown",
-        "command": f"python {command}" if command else "",
-    }
+        return f"python {stored.content()['command']}"
+    except (BadRun, KeyError, TypeError):
+        return ""
 
 
 def write(results: Path, out: Path) -> Path:

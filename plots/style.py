@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -100,12 +101,15 @@ def in_order(labels: pd.DataFrame) -> list[tuple[str, str, int]]:
 
 
 def look_of(method: str) -> Look:
-    """Return how a method looks: its own look, or a numbered one by its place in the registry."""
+    """Return how a method looks: its own look, or one by its place in the registry or its name."""
     if method in LOOKS:
         return LOOKS[method]
     others = [name for name in METHODS if name not in LOOKS]
-    place = others.index(method) + 1 if method in others else 0  # 0 for all that are unknown
-    return Look(OTHERS[place % len(OTHERS)], f"${place}$", ":")
+    if method in others:
+        place = others.index(method) + 1
+        return Look(OTHERS[place % len(OTHERS)], f"${place}$", ":")
+    initial = method[0] if method[0].isalnum() else "x"  # of a user's own, the same in every figure
+    return Look(OTHERS[zlib.crc32(method.encode()) % len(OTHERS)], f"${initial}$", ":")
 
 
 def line_style(method: str, variant: int) -> dict:
