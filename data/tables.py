@@ -32,7 +32,7 @@ def relabelled(dataset: Dataset, path: Path) -> Dataset:
         check_range(given, dataset, path)
         labels = given
     else:
-        rows = read_rows(path, ("label",))
+        rows = read_rows("labels", path, ("label",))
         numbers = {name: number for number, name in enumerate(dataset.classes)}
         places = places_of(rows, len(labels), dataset.train_names, path)
         for line, (place, row) in enumerate(zip(places, rows), 2):
@@ -69,7 +69,7 @@ def grouped(dataset: Dataset, source: str) -> Dataset:
             given[part] = [folder_of(path, part) for path in paths]
     else:
         path = Path(source)
-        rows = read_rows(path, ("part", "image", "group"))
+        rows = read_rows("groups", path, ("part", "image", "group"))
         for part in sizes:
             mine = [row for row in rows if row["part"] == part]
             for place, row in zip(places_of(mine, sizes[part], names[part], path), mine):
@@ -147,14 +147,14 @@ def check_range(labels: np.ndarray, dataset: Dataset, path: Path) -> None:
         )
 
 
-def read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+def read_rows(setting: str, path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """The rows of a CSV that has some columns; a UsageError names what is missing."""
     try:
         with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
             reader = csv.DictReader(file, strict=True)
             rows = list(reader)
     except (OSError, csv.Error) as error:
-        raise UsageError(f"{path}: cannot be read ({error}); give a CSV") from None
+        raise UsageError(f"`{setting}` {path}: cannot be read ({error}); give a CSV") from None
     for column in columns:
         if column not in (reader.fieldnames or ()):
             raise UsageError(f"{path}: no column {column!r} in its first line")

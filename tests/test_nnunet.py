@@ -121,7 +121,6 @@ def start_method(request: pytest.FixtureRequest) -> Iterator[str]:
     multiprocessing.set_start_method(before, force=True)
 
 
-@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("workers", [0, 2, 12])
 def test_an_update_reaches_the_draws(
     workers: int, start_method: str, here: Path, stubbed: None, monkeypatch: pytest.MonkeyPatch
