@@ -233,7 +233,7 @@ class CaseSampling(Base):
         """Let the worker processes end, which else would wait for a draw that never comes."""
         train = self.dataloader_train
         if getattr(train, "results_loop_thread", None):
-            # First the thread that takes their batches, which may complain where they end before it.
+            # First the thread that takes their batches, which complains if they end before it.
             train.abort_event.set()
             train.results_loop_thread.join()
             for _ in range(train.num_processes):
