@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import numpy as np
 import torch
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from budgetbench.nnunet import HardnessWeighted
@@ -15,7 +17,12 @@ Base: Any = object  # nnU-Net's trainers have no types
 
 
 class Short(Base):
-    """400 steps of nnU-Net's own batches, patches, network, schedule and augmentation."""
+    """400 steps of nnU-Net's own batches, patches, network, schedule and augmentation.
+
+    Its momentum of 0.99 is made for 250,000 steps: after 400 of them, Dice is 0.75. With 0.9 and
+    twice the learning rate it is 0.84 after 250 already, as with Adam. All trainers begin a fold
+    with the same weights.
+    """
 
     draws_ahead = 2
 
@@ -26,7 +33,20 @@ class Short(Base):
         self.save_every = 4
         # nnU-Net takes all cores, whatever else runs.
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
+        torch.manual_seed(self.fold)
+        np.random.seed(self.fold)
         super().initialize()
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, PolyLRScheduler]:
+        self.initial_lr = 0.02
+        optimizer = torch.optim.SGD(
+            self.network.parameters(),
+            self.initial_lr,
+            momentum=0.9,
+            nesterov=True,
+            weight_decay=self.weight_decay,
+        )
+        return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
 
     def precision(self) -> torch.autocast:
         """Half precision on a CPU that is faster with it, as nnU-Net has it on a GPU."""
