@@ -22,6 +22,7 @@ from engine.log import Log
 from engine.loop import train
 from engine.machine import find_device, set_up_torch
 from engine.run_folder import TRAINING_SECONDS, RunFolder
+from engine.source import processor_name
 from engine.trainer import Trainer
 from errors import UsageError
 
@@ -78,17 +79,12 @@ def load(folder: Path) -> tuple[Dataset, str]:
 
 def machine() -> str:
     """Return the processor, threads, versions and other work that times depend on."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
     has = torch.cpu.get_capabilities()
     fast = ", ".join(name for name in MATRIX_FEATURES if has.get(name)) or "none"
     packages = ("torch", "torchvision", "numpy", "pillow")
     versions = ", ".join(f"{package} {version(package)}" for package in packages)
     return (
-        f"{os.cpu_count()} cores of {name}; vector instructions: "
+        f"{os.cpu_count()} cores of {processor_name()}; vector instructions: "
         f"{torch.backends.cpu.get_cpu_capability()}, for matrices of few bits: {fast}; "
         f"{torch.get_num_threads()} threads; Python {platform.python_version()}, {versions}; "
         f"load average before {os.getloadavg()[0]:.1f}"

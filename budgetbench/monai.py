@@ -11,6 +11,7 @@ from monai.utils import CommonKeys
 from torch import Tensor
 
 from .hardness_weighted import HardnessWeightedSampler
+from .sampler import mean_per_index
 from .subset import PSGDSampler
 from .unreduced import unreduced
 
@@ -48,6 +49,4 @@ class SamplerHandler:
         loss = unreduced(self.loss or engine.loss_function)
         losses = loss(output[CommonKeys.PRED], output[CommonKeys.LABEL]).float().cpu()
         index = torch.as_tensor(engine.state.batch[self.key]).reshape(-1).cpu()
-        cases, place, crops = index.unique(return_inverse=True, return_counts=True)
-        means = torch.zeros(len(cases)).index_add_(0, place, losses) / crops
-        self.sampler.update(cases, means)
+        self.sampler.update(*mean_per_index(index, losses))

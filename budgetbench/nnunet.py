@@ -25,6 +25,7 @@ import multiprocessing
 import os
 import shlex
 import sys
+from collections.abc import Iterable
 from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any, NoReturn
@@ -36,7 +37,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch import Tensor
 
 from .hardness_weighted import HardnessWeightedSampler
-from .sampler import BatchSampler
+from .sampler import BatchSampler, mean_per_index
 from .subset import PSGDSampler
 from .unreduced import unreduced
 
@@ -108,8 +109,7 @@ class CaseSampling(Base):
                     "worker processes cannot import the trainer: install the package, and let "
                     "`python -m budgetbench.nnunet install FOLDER` write the file"
                 )
-        self.cases = [str(case) for case in loader.indices]
-        self.place = {case: i for i, case in enumerate(self.cases)}
+        self.name_cases(map(str, loader.indices))
         sizes = self.gathered(self.batch_size)
         first = sum(sizes[: self.local_rank])
         self.part = slice(first, first + self.batch_size)
@@ -130,6 +130,11 @@ class CaseSampling(Base):
             f"{self.draws_ahead} steps before it is trained on"
         )
         return train, val
+
+    def name_cases(self, cases: Iterable[str]) -> None:
+        """Number the training cases, in the order that the sampler has them."""
+        self.cases = list(cases)
+        self.place = {case: i for i, case in enumerate(self.cases)}
 
     def draw(self) -> None:
         """Draw until as many batches wait as are to be drawn ahead."""
@@ -180,9 +185,7 @@ class CaseSampling(Base):
         finite = values.isfinite()
         if finite.any():
             # A case may come twice: within a batch, or in batches of two processes.
-            index, place, counts = index[finite].unique(return_inverse=True, return_counts=True)
-            mean = torch.zeros(len(index)).index_add_(0, place, values[finite]) / counts
-            self.sampler.update(index, mean)
+            self.sampler.update(*mean_per_index(index[finite], values[finite]))
         self.seen.extend(case for case, _ in pairs)
 
     # --- The log ---
@@ -278,8 +281,7 @@ class CaseSampling(Base):
             end(f"{file} is of {ranks} processes: give -num_gpus {ranks}")
         if state["epoch"] != self.current_epoch:
             end(f"{file} is of epoch {state['epoch']}, its checkpoint of {self.current_epoch}")
-        self.cases = state["cases"]
-        self.place = {case: i for i, case in enumerate(self.cases)}
+        self.name_cases(state["cases"])
         self.sampler.load_state_dict(state["sampler"])
         self.batches, self.waiting = state["batches"], state["waiting"][self.local_rank]
 

@@ -137,7 +137,7 @@ class BatchSampler(Sampler, torch.utils.data.BatchSampler):
         self.num_samples, self.batch_size, self.max_ahead = num_samples, batch_size, max_ahead
         self.num_replicas, self.rank = num_replicas, rank
         self.ahead = 0  # batches drawn that no update has followed yet
-        self.current: Callable[[], Pass | None] = lambda: None  # the latest pass, while it is used
+        self.current: weakref.ref[Pass] | None = None  # the latest pass, while it is used
         self.unfinished: dict | None = None  # the state in which the next pass begins
 
     @property
@@ -153,15 +153,19 @@ class BatchSampler(Sampler, torch.utils.data.BatchSampler):
         self.current = weakref.ref(following)
         return following
 
+    def __getstate__(self) -> dict:
+        """For pickles and copies, which have no part in the pass that is under way."""
+        return self.__dict__ | {"current": None}
+
     def get_extra_state(self) -> dict:
-        current = self.current()
-        if current is not None and current.sampler is self:
+        current = None if self.current is None else self.current()
+        if current is not None:
             return super().get_extra_state() | {"unfinished": current.not_trained_on()}
         return super().get_extra_state() | {"unfinished": self.unfinished}
 
     def set_extra_state(self, state: dict) -> None:
         super().set_extra_state(state)
-        self.current, self.unfinished = lambda: None, state["unfinished"]
+        self.current, self.unfinished = None, state["unfinished"]
 
     def draw(self) -> Tensor:
         """Batches of all processes together, at least one: int64 [..., draw_size]."""
@@ -316,6 +320,12 @@ class Pass(Iterator[list[int]]):
         batches = [batch for block in self.drawn for batch in block.tolist()]
         self.rows = deque(batches[self.taken :])
         self.sampler.ahead = 0
+
+
+def mean_per_index(indices: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """The different ones of some indices [b], and the mean of the values [b] of each."""
+    different, place, counts = indices.unique(return_inverse=True, return_counts=True)
+    return different, torch.zeros(len(different)).index_add_(0, place, values) / counts
 
 
 def per_image(values: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,14 +31,14 @@ class Dataset:
     flip: float = 0.5  # probability of mirroring an image in training
     padding: int = 4  # pixels around an image before its random crop
     sha256: str | None = None  # of all images and labels as loaded, before any choice among them
-    train_names: tuple[str, ...] | None = None  # of the files in train/, where images are files
-    test_names: tuple[str, ...] | None = None  # likewise, in test/ or val/
+    #: Of train or test, the names of the files as loaded, where images are files.
+    names: Callable[[str], list[str]] | None = None
     groups: tuple[str, ...] = ()  # name of each group of images, where these are told apart
     train_groups: np.ndarray | None = None  # int64 [N], where all of them are known
     test_groups: np.ndarray | None = None  # int64 [M]
 
     def chosen(self, part: str, kept: np.ndarray) -> Dataset:
-        """The data set with some images of a part only.
+        """The data set with some images of a part only, which have lost their files' names.
 
         Args:
             part: train or test.
@@ -49,12 +49,10 @@ class Dataset:
             f"{part}_images": Rows.of(getattr(self, f"{part}_images"))[kept],
             f"{part}_labels": self.labels(part)[kept],
         }
-        names, groups = getattr(self, f"{part}_names"), getattr(self, f"{part}_groups")
-        if names is not None:
-            changes[f"{part}_names"] = tuple(names[i] for i in kept)
+        groups = getattr(self, f"{part}_groups")
         if groups is not None:
             changes[f"{part}_groups"] = groups[kept]
-        return replace(self, **changes)
+        return replace(self, names=None, **changes)
 
     def labels(self, part: str) -> np.ndarray:
         """Labels int64 [n] of train or test."""
@@ -148,7 +146,6 @@ def hold_out(dataset: Dataset, count: int, seed: int, proportional: bool = False
         dataset.chosen("train", ~held),
         test_images=tested.train_images,
         test_labels=tested.train_labels,
-        test_names=tested.train_names,
         test_groups=tested.train_groups,
     )
 

@@ -69,13 +69,12 @@ def load(root: Path, *, image_size: int | None, cache: str = "uint8", **_) -> Da
         std=std,
         padding=padding,
         sha256=content_digest({"images": np.array([sha256]), **labels}),
-        train_names=names_in(root / "train", parts["train"][0]),
-        test_names=names_in(root / evaluated, parts[evaluated][0]),
+        names=lambda part: names_in(root, "train" if part == "train" else evaluated, parts),
     )
 
 
-def names_in(folder: Path, paths: list[Path]) -> tuple[str, ...]:
-    return tuple(path.relative_to(folder).as_posix() for path in paths)
+def names_in(root: Path, folder: str, parts: dict[str, tuple[list[Path], np.ndarray]]) -> list[str]:
+    return [path.relative_to(root / folder).as_posix() for path in parts[folder][0]]
 
 
 def class_names(folder: Path) -> list[str]:

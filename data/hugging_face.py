@@ -73,6 +73,5 @@ def load(root: Path, *, name: str, image_size: int | None, **_) -> Dataset:
         [],
         lambda: decode_parts(parts, root, image_size, f"hf:{name}"),
     )
-    return dataset_of(
-        arrays["images"], arrays["labels"], len(parts[0]), features[label].names, sha256=sha256
-    )
+    names = features[label].names
+    return dataset_of(arrays["images"], arrays["labels"], len(parts[0]), names, sha256)

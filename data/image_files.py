@@ -45,8 +45,8 @@ def decode_images(
     images = blank((len(paths), 1 if grey else 3, height, width), scratch)
 
     def decode(number: int) -> None:
-        pixels = decode_image(paths[number], "L" if grey else "RGB", side)
-        images[number] = pixels if grey else pixels.transpose(2, 0, 1)
+        image = decode_image(paths[number], "L" if grey else "RGB")
+        images[number] = planes(image, (width, height))
 
     in_threads(decode, len(paths))
     return images
@@ -82,15 +82,20 @@ def header(path: Path) -> tuple[tuple[int, int], str]:
     return size, mode
 
 
-def decode_image(path: Path, mode: str, side: int | None) -> np.ndarray:
+def decode_image(path: Path, mode: str) -> Image.Image:
     try:
         with Image.open(path) as file:
-            image = file.convert(mode)
+            return file.convert(mode)
     except Exception as error:  # Pillow raises many kinds on damaged files
         raise not_an_image(path) from error
-    if side is not None and image.size != (side, side):
-        image = image.resize((side, side), Image.Resampling.BILINEAR)
-    return np.asarray(image)
+
+
+def planes(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """Pixels [channels, height, width] of a grey or RGB image, resized to (width, height)."""
+    if image.size != size:
+        image = image.resize(size, Image.Resampling.BILINEAR)
+    pixels = np.asarray(image)
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
 def not_an_image(path: Path) -> UsageError:

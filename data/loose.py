@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from errors import UsageError
 
-from .dataset import Dataset, channel_statistics, content_digest
-from .image_files import DEEP, GREY, blank
+from .dataset import Dataset, channel_statistics
+from .image_files import DEEP, GREY, blank, planes
 
 Pair = tuple[Image.Image, int]
 
@@ -52,23 +51,19 @@ def decode_parts(
     images = blank((count, 1 if grey else 3, height, width), scratch)
     labels = np.empty(count, np.int64)
     for place, (image, label) in enumerate(chain.from_iterable(parts)):
-        image = image.convert("L" if grey else "RGB")
-        if image.size != (width, height):
-            image = image.resize((width, height), Image.Resampling.BILINEAR)
-        pixels = np.asarray(image)
-        images[place] = pixels if grey else pixels.transpose(2, 0, 1)
+        images[place] = planes(image.convert("L" if grey else "RGB"), (width, height))
         labels[place] = label
     return {"images": images, "labels": labels}
 
 
 def dataset_of(
-    images: np.ndarray, labels: np.ndarray, train: int, classes: Iterable[str], **facts: Any
+    images: np.ndarray, labels: np.ndarray, train: int, classes: Iterable[str], sha256: str
 ) -> Dataset:
     """The data set whose first `train` images [n, c, h, w] are for training.
 
     Args:
         classes: name of each label.
-        facts: of `Dataset`; its digest is worked out unless it is among them.
+        sha256: of all of it.
     """
     classes = tuple(classes)
     if not 0 < train < len(labels):
@@ -78,7 +73,6 @@ def dataset_of(
             f"`dataset`: labels from {labels.min()} to {labels.max()} of {len(classes)} classes"
         )
     mean, std = channel_statistics(images[:train])
-    facts.setdefault("sha256", content_digest({"images": images, "labels": labels}))
     return Dataset(
         train_images=images[:train],
         train_labels=labels[:train],
@@ -87,5 +81,5 @@ def dataset_of(
         classes=classes,
         mean=mean,
         std=std,
-        **facts,
+        sha256=sha256,
     )

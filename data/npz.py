@@ -9,7 +9,7 @@ import numpy as np
 
 from errors import UsageError
 
-from .dataset import Dataset
+from .dataset import Dataset, content_digest
 from .loose import dataset_of
 
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
@@ -50,7 +50,9 @@ def load(root: Path, *, name: str, image_size: int | None = None, **_) -> Datase
         raise UsageError(f"{path}: images to train and to test on have different shapes")
     joined = np.concatenate(labels)
     names = map(str, range(int(joined.max(initial=0)) + 1))
-    return dataset_of(np.concatenate(images), joined, len(labels[0]), names)
+    both = np.concatenate(images)
+    sha256 = content_digest({"images": both, "labels": joined})
+    return dataset_of(both, joined, len(labels[0]), names, sha256)
 
 
 def as_images(array: np.ndarray, where: str) -> np.ndarray:

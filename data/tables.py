@@ -34,7 +34,8 @@ def relabelled(dataset: Dataset, path: Path) -> Dataset:
     else:
         rows = read_rows("labels", path, ("label",))
         numbers = {name: number for number, name in enumerate(dataset.classes)}
-        places = places_of(rows, len(labels), dataset.train_names, path)
+        names = dataset.names("train") if dataset.names else None
+        places = places_of(rows, len(labels), names, path)
         for line, (place, row) in enumerate(zip(places, rows), 2):
             text = row["label"]
             number = numbers.get(text, int(text) if text.isdecimal() else -1)
@@ -60,7 +61,7 @@ def grouped(dataset: Dataset, source: str) -> Dataset:
         UsageError: naming the file or folder that is wrong.
     """
     sizes = {"train": len(dataset.train_labels), "test": len(dataset.test_labels)}
-    names = {"train": dataset.train_names, "test": dataset.test_names}
+    names = {part: dataset.names(part) if dataset.names else None for part in sizes}
     given: dict[str, list[str | None]] = {part: [None] * size for part, size in sizes.items()}
     if source == FOLDERS:
         for part, paths in names.items():

@@ -54,7 +54,7 @@ def load(root: Path, *, name: str, image_size: int | None, **_) -> Dataset:
     )
     labels = arrays["labels"]
     known = getattr(parts[0], "classes", None) or range(int(labels.max()) + 1)
-    return dataset_of(arrays["images"], labels, len(parts[0]), map(str, known), sha256=sha256)
+    return dataset_of(arrays["images"], labels, len(parts[0]), map(str, known), sha256)
 
 
 def open_part(folder: Path, name: str, which: dict[str, Any]) -> Any:

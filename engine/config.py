@@ -631,7 +631,8 @@ def as_bool(label: str, value: object) -> bool:
     return value
 
 
-def as_text(label: str, convert: Convert, text: str) -> str:
+def as_text(label: str, convert: Convert, text: str) -> Any:
+    """Return what a converter makes of a text; its ValueError begins with the label."""
     try:
         return convert(text)
     except ValueError as error:
@@ -646,10 +647,7 @@ def as_converted(label: str, convert: Convert, value: object) -> Any:
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-    try:
-        converted = json.loads(json.dumps(convert(text)))
-    except ValueError as error:
-        raise ValueError(f"{label}: {error}") from None
+    converted = json.loads(json.dumps(as_text(label, convert, text)))
     if converted != value or "\0" in text:
         if isinstance(value, str) and isinstance(converted, str) and converted != value:
             raise ValueError(f"{label}: {quoted(value)} is written {quoted(converted)}")

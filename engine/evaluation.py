@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,8 @@ from data import Dataset
 
 from .images import Normalise, place
 from .network import Network
+
+Row = dict[str, str | int | float | None]
 
 
 @dataclass(frozen=True)
@@ -45,15 +48,12 @@ class Evaluation:
         columns = dict(
             test_loss=self.loss,
             test_accuracy=self.accuracy,
-            worst_class_accuracy=float(self.class_accuracies.min()),
-            class_accuracy_p5=float(np.percentile(self.class_accuracies, 5)),
         )
-        if self.groups:
-            accuracies = self.groups.class_accuracies
-            columns |= dict(
-                worst_group_accuracy=float(accuracies.min()),
-                group_accuracy_p5=float(np.percentile(accuracies, 5)),
-            )
+        for kind, found in (("class", self), ("group", self.groups)):
+            if found is not None:
+                accuracies = found.class_accuracies
+                columns[f"worst_{kind}_accuracy"] = float(accuracies.min())
+                columns[f"{kind}_accuracy_p5"] = float(np.percentile(accuracies, 5))
         return columns
 
 
@@ -121,34 +121,27 @@ class Evaluator:
             groups = Evaluation(self.group_counts, correct[classes:], losses[classes:])
         return Evaluation(self.counts, correct[:classes], losses[:classes], groups)
 
-    def per_group(self, evaluation: Evaluation) -> list[dict[str, str | int | float | None]]:
+    def per_group(self, evaluation: Evaluation) -> list[Row]:
         """Return rows of per_group.csv, one for each group; none without groups."""
         found = evaluation.groups
-        if found is None:
-            return []
-        numbers = (found.counts, found.correct, found.losses)
-        return [
-            {
-                "group": name,
-                "test_count": count,
-                "test_accuracy": 100 * correct / count if count else None,
-                "test_loss": loss / count if count else None,
-            }
-            for name, count, correct, loss in zip(self.groups, *(each.tolist() for each in numbers))
-        ]
+        return [] if found is None else rows_of("group", self.groups, found)
 
-    def per_class(self, evaluation: Evaluation) -> list[dict[str, str | int | float | None]]:
+    def per_class(self, evaluation: Evaluation) -> list[Row]:
         """Return rows of per_class.csv, one for each class."""
-        numbers = (self.train_counts, evaluation.counts, evaluation.correct, evaluation.losses)
-        return [
-            {
-                "class": name,
-                "train_count": train_count,
-                "test_count": count,
-                "test_accuracy": 100 * correct / count if count else None,
-                "test_loss": loss / count if count else None,
-            }
-            for name, train_count, count, correct, loss in zip(
-                self.classes, *(each.tolist() for each in numbers)
-            )
-        ]
+        rows = rows_of("class", self.classes, evaluation)
+        counts = self.train_counts.tolist()
+        return [row | {"train_count": count} for row, count in zip(rows, counts)]
+
+
+def rows_of(kind: str, names: Sequence[str], found: Evaluation) -> list[Row]:
+    """Return a row for each class or group, whose names come in order."""
+    numbers = (found.counts, found.correct, found.losses)
+    return [
+        {
+            kind: name,
+            "test_count": count,
+            "test_accuracy": 100 * correct / count if count else None,
+            "test_loss": loss / count if count else None,
+        }
+        for name, count, correct, loss in zip(names, *(each.tolist() for each in numbers))
+    ]

@@ -10,6 +10,7 @@ from typing import Any
 from methods.scores import SCORES
 
 from .config import RESNETS
+from .flags import flag_of
 from .options import options_of
 
 PAPER = re.compile(r"[A-Z][\w-]+(?: (?:et al\.|and|&) ?[A-Z]?[\w-]*)? \d{4}")
@@ -45,7 +46,7 @@ def rows_of(kind: str) -> Iterator[tuple[str, str, list[str], str]]:
             text = f"{inspect.getdoc(module) or ''}\n{text}"
             name += f":{part.argument}" if part.argument else ""
         options = options_of(part) if inspect.isclass(part) else {}
-        flags = [f"--{option.replace('_', '-')}" for option in options]
+        flags = [flag_of(option) for option in options]
         papers = PAPER.findall(text) or PAPER.findall(inspect.getdoc(module) or "")
         yield name, text.split("\n")[0], flags, papers[0] if papers else ""
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from .options import Option
@@ -78,7 +78,7 @@ def load(axis: str, name: str) -> Any:
     """
     where, _, attribute = name.rpartition(":")
     try:
-        module = module_of(where)
+        module = imported(where).module
     except Exception as error:  # whatever a user's code raises
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ValueError(f"{name}: cannot be imported ({reason}); mend it") from error
@@ -90,15 +90,25 @@ def load(axis: str, name: str) -> Any:
     return part
 
 
+class Imported(NamedTuple):
+    """A user's own module, and its file as it was when it was imported."""
+
+    module: ModuleType
+    file: Path
+    sha256: str
+
+
 @functools.cache
-def module_of(where: str) -> ModuleType:
+def imported(where: str) -> Imported:
     """Import a file, which may import others beside it, or a module by its name."""
     if not where.endswith(".py"):
-        return importlib.import_module(where)
+        module = importlib.import_module(where)
+        return Imported(module, path := Path(inspect.getfile(module)), digest_of(path))
     path = Path(where)
     spec = importlib.util.spec_from_file_location(f"own_{path.stem}", path)
     if spec is None or spec.loader is None or not path.is_file():
         raise FileNotFoundError("no such file")
+    sha256 = digest_of(path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # as annotations and pickles look it up there
     sys.path.insert(0, str(path.parent))
@@ -106,7 +116,11 @@ def module_of(where: str) -> ModuleType:
         spec.loader.exec_module(module)
     finally:
         sys.path.remove(str(path.parent))
-    return module
+    return Imported(module, path, sha256)
+
+
+def digest_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def fits(axis: str, part: Any) -> bool:
@@ -127,9 +141,8 @@ def fits(axis: str, part: Any) -> bool:
 
 def facts(axis: str, name: str) -> dict[str, Any]:
     """Return what config.json keeps of a part: its file, the file's SHA-256, default options."""
-    path = Path(inspect.getfile(module_of(name.rpartition(":")[0])))
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    known: dict[str, Any] = {"file": str(path), "sha256": digest}
+    _, path, sha256 = imported(name.rpartition(":")[0])
+    known: dict[str, Any] = {"file": str(path), "sha256": sha256}
     if axis in ("method", "augmentation"):
         from .options import options_of
 

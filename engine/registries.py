@@ -104,11 +104,12 @@ ALL: tuple[Registry[Any], ...] = (METHODS, AUGMENTATIONS, DATASETS, RECORDED)
 def own_parts(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return for each part of a user's own, by its setting, what config.json keeps of it."""
     names = {axis: settings[axis] for axis in own.WANTED}
-    return {
-        axis: own.facts(axis, name)
-        for axis, name in names.items()
-        if own.is_own(name) and not (axis == "dataset" and DATASETS.family(name))
-    }
+    return {axis: own.facts(axis, name) for axis, name in names.items() if is_own(name)}
+
+
+def is_own(name: str) -> bool:
+    """Return whether a name is of a user's own part, not of a data set with an argument."""
+    return own.is_own(name) and not DATASETS.family(name)
 
 
 def describe(registry: Any) -> dict[str, Any]:

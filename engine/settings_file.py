@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from errors import UsageError
 
 from .config import SETTINGS, RunConfig, default_name, kind_of
+from .flags import build_parser
 from .published import canonical
 
 NOT_WRITTEN = ("overwrite", "resume")  # which would repeat what was done once
@@ -23,34 +24,65 @@ def words_of_file(path: Path) -> list[str]:
     Raises:
         UsageError: naming the file, and the line or the setting that is wrong.
     """
-    try:
-        content = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise UsageError(f"--config {path}: {error.strerror}; give a TOML file") from None
-    except ValueError as error:  # TOMLDecodeError or UnicodeDecodeError
-        raise UsageError(f"--config {path}: not TOML: {error}; fix that") from None
+    content = read_toml("--config", path)
     if "grid" in content:
         raise UsageError(f"--config {path}: a grid of runs; python sweep.py --grid {path}")
     try:
         return [word for key, value in content.items() for word in words_of_setting(key, value)]
-    except ValueError as error:
+    except UsageError as error:
         raise UsageError(f"--config {path}: {error}") from None
 
 
-def words_of_setting(key: str, value: object) -> list[str]:
-    """Return the words that give one setting; a ValueError for a value of no use."""
+def words_of_setting(key: str, value: object) -> Sequence[str]:
+    """Return the words that give one setting; a UsageError for a value of no use."""
     flag = canonical(f"--{key}")
     setting = SETTINGS.get(flag[2:].replace("-", "_"))
-    if isinstance(value, bool):
-        if setting is not None and setting.default is True:  # as --no-resume
-            return [] if value else [f"--no-{key}"]
-        return [flag] if value else []
-    parts = value if isinstance(value, list) else [value]
-    if not all(isinstance(part, str | int | float) for part in parts):
-        raise ValueError(f"{key}: {type(value).__name__} is not a text, a number or a list of them")
+    if isinstance(value, bool) and setting is not None and setting.default is True:
+        return [] if value else [f"--no-{key}"]  # as --no-resume
     if isinstance(value, list) and not (setting is not None and setting.metadata.get("several")):
-        return [flag, ",".join(map(str, parts))]
-    return [flag, *map(str, parts)]
+        value = ",".join(map(str, value))
+    return words_of_value(flag, value)
+
+
+def read_toml(flag: str, path: Path) -> dict[str, Any]:
+    """Return a TOML file's content; a UsageError names the flag that gives it."""
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise UsageError(f"{flag} {path}: {error.strerror}; give a TOML file") from None
+    except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError, or too many digits
+        raise UsageError(f"{flag} {path}: not TOML: {error}; fix that") from None
+    except RecursionError:
+        raise UsageError(f"{flag} {path}: lists within too many lists; give at most two") from None
+
+
+def words_of_value(flag: str, value: object) -> tuple[str, ...]:
+    """Return the words of a command line that give a value of a TOML file."""
+    if isinstance(value, bool):
+        if flag in flags_with_values():
+            text = str(value).lower()
+            raise UsageError(f"{flag}: {text} is not a value of it; give one, or leave it out")
+        return (flag,) if value else ()
+    parts = value if isinstance(value, list) else [value]
+    for part in parts:
+        if isinstance(part, bool) or not isinstance(part, str | int | float):
+            kind = type(part).__name__
+            raise UsageError(f"{flag}: a {kind} is not a text, a number or a list of them")
+    try:
+        return (flag, *map(str, parts))
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        raise UsageError(f"{flag}: a number of too many digits; give a smaller one") from None
+
+
+def flags_with_values() -> frozenset[str]:
+    """The flags of train.py that cannot do without one."""
+    actions = build_parser()._actions
+    return frozenset(
+        flag
+        for action in actions
+        if action.nargs is None or action.nargs == "+"
+        for flag in action.option_strings
+    )
 
 
 def toml_of(settings: RunConfig) -> str:

@@ -1,10 +1,20 @@
-"""Which code runs: without PyTorch, for who starts runs."""
+"""Which code runs, and on what: without PyTorch, for who starts runs."""
 
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
+from contextlib import suppress
 from pathlib import Path
+
+
+def processor_name() -> str:
+    """The processor's name, as the system says it."""
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
+    return platform.processor() or platform.machine()
 
 
 def commit() -> str | None:

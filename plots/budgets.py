@@ -30,24 +30,21 @@ def plot_accuracy(study: Study) -> Figure:
 
 def plot_worst_class(study: Study) -> Figure:
     """Likewise, of the class with the lowest accuracy."""
-    logged = study.runs["worst_class_accuracy"].notna()
-    if not logged.any():
-        raise Gap("no run logged worst_class_accuracy")
-    study = Study(study.runs[logged], study.curves)
-    return plot_against_budget(
-        study, "worst_class_accuracy", f"worst class's {study.accuracy} accuracy (%)"
-    )
+    return plot_worst("class", study)
 
 
 def plot_worst_group(study: Study) -> Figure:
     """Likewise, of the group of images with the lowest accuracy, where there are groups."""
-    grouped = study.runs["worst_group_accuracy"].notna()
-    if not grouped.any():
-        raise Gap("no run has groups of images")
-    study = Study(study.runs[grouped], study.curves)
-    return plot_against_budget(
-        study, "worst_group_accuracy", f"worst group's {study.accuracy} accuracy (%)"
-    )
+    return plot_worst("group", study)
+
+
+def plot_worst(kind: str, study: Study) -> Figure:
+    column = f"worst_{kind}_accuracy"
+    logged = study.runs[column].notna()
+    if not logged.any():
+        raise Gap(f"no run logged {column}")
+    study = Study(study.runs[logged], study.curves)
+    return plot_against_budget(study, column, f"worst {kind}'s {study.accuracy} accuracy (%)")
 
 
 def plot_against_budget(study: Study, column: str, label: str) -> Figure:

@@ -22,7 +22,7 @@ from errors import UsageError, exit_status_of, say
 
 from .budgets import full_training
 from .estimates import estimate
-from .study import REFERENCE, Study, paired_differences, read_study
+from .study import REFERENCE, Place, Study, cells, grid_of, paired_differences, read_study
 from .style import line_style
 from .tables import compute
 
@@ -70,7 +70,6 @@ def number(value: float, digits: int = 3) -> float | None:
 def setup(name: str, part: Study, results: Path) -> dict[str, Any]:
     """All that the page shows of one setup."""
     full = full_training(part)["test_accuracy"].mean()
-    full_runs = full_training(part)
     pairs = paired_differences(part.runs)
     return {
         "name": name,
@@ -78,25 +77,20 @@ def setup(name: str, part: Study, results: Path) -> dict[str, Any]:
         "dataset": part.runs["dataset"].iloc[0],
         "accuracy": part.accuracy,
         "unit": part.budget_unit,
-        "full": number(full) if len(full_runs) else None,
+        "full": number(full),
         "augmentations": part.augmentations,
         "budgets": part.budgets,
         "methods": [
             {"label": label, "colour": to_hex(line_style(method, variant)["color"])}
             for label, method, variant in part.methods
         ],
-        "cells": [
-            cell(key, runs, part.curves, pairs, full, results)
-            for key, runs in part.runs.groupby(
-                ["method_label", "augmentation_label", "budget"], sort=False
-            )
-        ],
-        "missing": missing(part),
+        "cells": [cell(key, runs, part.curves, pairs, full, results) for key, runs in cells(part)],
+        "missing": [f"{m}, {a}, {100 * b:g}%" for m, a, b in grid_of(part)[1]],
     }
 
 
 def cell(
-    key: Any,
+    key: Place,
     runs: pd.DataFrame,
     curves: pd.DataFrame,
     pairs: pd.DataFrame,
@@ -179,19 +173,6 @@ def bars(runs: pd.DataFrame, results: Path, kind: str) -> dict[str, list]:
         return {"names": [], "accuracy": []}
     means = pd.concat(tables).groupby(kind, sort=False)["test_accuracy"].mean()
     return {"names": means.index.map(str).tolist(), "accuracy": means.round(2).tolist()}
-
-
-def missing(part: Study) -> list[str]:
-    """Cells of the grid without a finished run, in words."""
-    cells = part.runs[["method_label", "augmentation_label", "budget"]]
-    present = set(cells.itertuples(index=False, name=None))
-    wanted = [
-        (label, augmentation, budget)
-        for label, *_ in part.methods
-        for augmentation in part.augmentations
-        for budget in part.budgets
-    ]
-    return [f"{m}, {a}, {100 * b:g}%" for m, a, b in wanted if (m, a, b) not in present]
 
 
 def commands(results: Path) -> list[dict[str, str]]:

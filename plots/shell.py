@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -16,9 +17,11 @@ from engine.run_folder import TRAINING_SECONDS
 from engine.runs import StoredRun, find_run, find_runs
 from errors import UsageError, exit_status_of, say
 
-from .study import Study, read_study, summarise, summarise_differences
+from .estimates import estimate
+from .study import CELL, REFERENCE, Study, cells, read_study, summarise_differences
 from .tables import markdown_table
 
+GAIN = f"to {REFERENCE}"  # a column: the paired difference
 ROWS = 12  # of curves side by side, at most
 
 
@@ -149,37 +152,27 @@ def leaderboard(arguments: Sequence[str]) -> int:
 
 def ranked(study: Study) -> pd.DataFrame:
     """One row per cell, the best of each setup first."""
-    labels = ["method_label", "augmentation_label"]
-    cells = study.runs.groupby(["setup", *labels, "budget"], sort=False)["seed"].first()
-    table = summarise(study)
-    # Both go through setups and cells in the same order.
-    table[labels] = list(cells.reset_index()[labels].itertuples(index=False, name=None))
-    against = summarise_differences(study)[["setup", *labels, "budget", "mean", "p"]]
-    against = against.rename(columns={"mean": "difference"})
-    table = table.merge(against, how="left", on=["setup", *labels, "budget"])
-    kept = {
-        "setup": "setup",
-        "method_label": "method",
-        "augmentation_label": "augmentation",
-        "budget": "budget",
-        "n": "n",
-        "test_accuracy_mean": "accuracy",
-        "test_accuracy_low": "low",
-        "test_accuracy_high": "high",
-        "difference": "to unif-SGD",
-        "p": "p",
-        "seconds": "seconds",
-    }
-    table = table[list(kept)].set_axis(list(kept.values()), axis=1)
-    table["order"] = table.groupby("setup", sort=False).ngroup()
-    return table.sort_values(["order", "accuracy"], ascending=[True, False]).drop(columns="order")
+    places = ["setup", "method_label", *CELL]
+    against = summarise_differences(study).set_index(places)[["mean", "p"]]
+    rows = []
+    for name, part in study.split("setup"):
+        own: list[dict[str, Any]] = []
+        for place, runs in cells(part):
+            found = estimate(runs["test_accuracy"])
+            known = (name, *place) in against.index
+            difference, p = against.loc[(name, *place)] if known else (math.nan, math.nan)
+            row = {"setup": name, **dict(zip(("method", "augmentation", "budget"), place))}
+            row |= {"n": found.n, "accuracy": found.mean, "low": found.low, "high": found.high}
+            own.append(row | {GAIN: difference, "p": p, "seconds": runs["seconds"].mean()})
+        rows += sorted(own, key=lambda row: -row["accuracy"])
+    return pd.DataFrame(rows)
 
 
 def texts(part: pd.DataFrame) -> list[list[str]]:
-    rows = [["method", "augmentation", "budget", "n", "accuracy", "95% interval", "to unif-SGD"]]
+    rows = [["method", "augmentation", "budget", "n", "accuracy", "95% interval", GAIN]]
     for row in part.itertuples(index=False):
         interval = "" if math.isnan(row.low) else f"{row.low:.2f} to {row.high:.2f}"
-        difference = row[part.columns.get_loc("to unif-SGD")]
+        difference = row[part.columns.get_loc(GAIN)]
         against = "" if math.isnan(difference) else f"{difference:+.2f}"
         against += "" if math.isnan(row.p) else f" (p = {row.p:.2g})"
         head = [row.method, row.augmentation, f"{100 * row.budget:g}%", str(row.n)]

@@ -20,6 +20,7 @@ from .style import in_order
 
 REFERENCE = "unif-SGD"  # that the others are compared with
 CELL = ["augmentation_label", "budget"]  # of one setup, in which methods meet
+Place = tuple[str, str, float]  # of a cell in its setup: labels of method and augmentation, budget
 ACCURACIES = ["test_accuracy", *CLASS_COLUMNS]
 GROUPS = list(GROUP_COLUMNS)  # likewise, of runs whose images come in groups
 COSTS = ["count_entropy", "images_scored", "images_trained", "seconds"]
@@ -112,6 +113,11 @@ def read_study(results: Path) -> Study:
     return study
 
 
+def cells(part: Study) -> Iterator[tuple[Place, pd.DataFrame]]:
+    """Method, augmentation and budget of each cell of one setup, and its runs."""
+    yield from part.runs.groupby(["method_label", *CELL], sort=False)
+
+
 def summarise(study: Study) -> pd.DataFrame:
     """One row per cell: what it is, n seeds, and of each accuracy mean, sd and interval.
 
@@ -122,7 +128,7 @@ def summarise(study: Study) -> pd.DataFrame:
     place += ["method_options", "augmentation", "augmentation_options", "compute_budget", "budget"]
     rows = []
     for _, part in study.split("setup"):
-        for _, cell in part.runs.groupby(["method_label", *CELL], sort=False):
+        for _, cell in cells(part):
             row = cell[place].iloc[0].to_dict() | {"n": len(cell)}
             row["seeds"] = " ".join(map(str, sorted(cell["seed"])))
             for column in ACCURACIES + [name for name in GROUPS if cell[name].notna().all()]:
@@ -166,14 +172,19 @@ def summarise_differences(study: Study) -> pd.DataFrame:
     )
 
 
+def grid_of(part: Study) -> tuple[list[Place], list[Place]]:
+    """All cells of one setup's grid; and those of them without a finished run."""
+    labels = [label for label, *_ in part.methods]
+    wanted = list(product(labels, part.augmentations, part.budgets))
+    present = {place for place, _ in cells(part)}
+    return wanted, [place for place in wanted if place not in present]
+
+
 def gaps(study: Study) -> list[str]:
     """A line for each setup whose grid has cells without a finished run."""
     lines = []
     for name, part in study.split("setup"):
-        labels = [label for label, *_ in part.methods]
-        wanted = list(product(labels, part.augmentations, part.budgets))
-        present = set(part.runs[["method_label", *CELL]].itertuples(index=False, name=None))
-        missing = [cell for cell in wanted if cell not in present]
+        wanted, missing = grid_of(part)
         if missing:
             texts = [f"{m} {a} {b:g}" for m, a, b in missing[:3]] + ["..."] * (len(missing) > 3)
             lines.append(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -27,6 +26,7 @@ import numpy as np
 import pandas as pd
 
 from engine.flags import Parser
+from engine.source import processor_name
 from engine.values import number
 from errors import Failed, UsageError, exit_status_of
 
@@ -208,16 +208,6 @@ def write_splits(plain: Path, home: Path) -> None:
 # --- Runs and what they found ---
 
 
-def processor() -> str:
-    """Its name, where the system says it, and whether it has half precision."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    flags = next((line.split() for line in lines if line.startswith("flags")), [])
-    half = [flag for flag in ("amx_bf16", "avx512_bf16") if flag in flags]
-    return " ".join([names[0] if names else platform.processor(), *half])
-
-
 def make(run: Run, home: Path, env: dict[str, str], device: str) -> None:
     """Make one run, its output in a file beside it."""
     folder = run.folder(home)
@@ -261,7 +251,7 @@ def training(run: Run, home: Path) -> Iterator[dict]:
     """How long a run took, and on what."""
     file = run.folder(home) / "seconds.txt"
     seconds = sum(map(int, file.read_text().split())) if file.exists() else None
-    yield run.names() | {"seconds": seconds, "processor": processor()}
+    yield run.names() | {"seconds": seconds, "processor": processor_name()}
 
 
 #: File -> its rows of a run. The first says which runs are made.

@@ -95,7 +95,7 @@ def own_file(tmp_path: Path) -> Iterator[Path]:
     file.write_text(SOURCE)
     yield file
     own.SEEN.clear()
-    own.module_of.cache_clear()
+    own.imported.cache_clear()
 
 
 def config_of(folder: Path) -> dict:
@@ -136,7 +136,7 @@ def test_a_changed_file_is_noticed(
     grid = partial(main_here, sweep.main, "--isolate", *words)
     assert grid("--seed", 1, 2, "--results-dir", "swept").returncode == 0
     own_file.write_text(SOURCE + "\n# changed\n")
-    own.module_of.cache_clear()
+    own.imported.cache_clear()
     outcome = grid("--seed", 1, 2, "--results-dir", "swept")
     assert outcome.returncode == 2
     assert f"{own_file} has changed" in outcome.stderr

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import pickle
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -150,6 +151,17 @@ def test_a_sampler_follows_its_model_to_a_device_and_back(kind, device):
             assert buffer.device.type == sampler.device.type == there
             assert torch.equal(buffer.cpu(), known)
         assert len(journey(copy.deepcopy(sampler), 12)) == 12
+
+
+@each_kind
+def test_a_sampler_can_be_pickled(kind):
+    """As processes that are spawned get it, also in the middle of a pass."""
+    sampler = make_kind(kind)
+    under_way = iter(sampler)
+    next(under_way)
+    twin = pickle.loads(pickle.dumps(sampler))
+    del under_way
+    assert journey(twin, 9) == journey(sampler, 9)
 
 
 # --- Stopped in the middle of a pass ---

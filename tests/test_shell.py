@@ -161,6 +161,22 @@ def test_a_run_says_what_it_cost(train_here: Callable[..., Completed]):
     assert cost.startswith("cost: 1,408 images trained on, 0 scored, 1.0 epochs of plain training")
 
 
+def test_leaderboard_of_several_setups_keeps_their_cells_apart(
+    train_here: Callable[..., Completed], main_here: Callable[..., Completed]
+) -> None:
+    """Also where their runs come in turns, as folders' names may have it."""
+    for name, method, lr in (("a", "SGD", 0.1), ("b", "p-SGD", 0.2), ("c", "unif-SGD", 0.1)):
+        words = ("--method", method, "--lr", lr, "--budget", 0.5, "--experiment-name", name)
+        assert train_here(*words, *SHORT).returncode == 0
+    outcome = main_here(plots_main, "leaderboard", "--csv")
+    assert outcome.returncode == 0, outcome.stderr
+    Path("board.csv").write_text(outcome.stdout)
+    board = pd.read_csv("board.csv").set_index("method")["accuracy"]
+    for name, method in (("a", "SGD"), ("b", "p-SGD"), ("c", "unif-SGD")):
+        curve = pd.read_csv(f"results/{name}/curve.csv")
+        assert board[method] == pytest.approx(curve["test_accuracy"].iloc[-1])
+
+
 def test_list_shows_every_run(runs: Path, main_here: Callable[..., Completed]) -> None:
     (runs / "digits_p-SGD_standard_b0.5_s2/status").write_text("interrupted\n")
     outcome = main_here(plots_main, "list")

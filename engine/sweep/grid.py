@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from .. import own
 from ..config import REGISTRIES
 from ..flags import build_parser, flag_of, note_own_parts, unknown_flag
 from ..published import canonical
+from ..settings_file import read_toml, words_of_value
 from . import options
 
 Words = tuple[str, ...]  # a part of a command line of train.py
@@ -49,14 +49,7 @@ def read_grids(path: Path) -> list[Grid]:
     Raises:
         UsageError: naming the file, and the line, table or flag that is wrong.
     """
-    try:
-        content = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise UsageError(f"--grid {path}: {error.strerror}; give a TOML file") from None
-    except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError, or too many digits
-        raise UsageError(f"--grid {path}: not TOML: {error}; fix that") from None
-    except RecursionError:
-        raise UsageError(f"--grid {path}: lists within too many lists; give at most two") from None
+    content = read_toml("--grid", path)
     strange = [name for name in content if name != "grid"]
     if strange:
         raise UsageError(f"--grid {path}: {strange[0]} is not in a table; put it below [grid]")
@@ -89,66 +82,39 @@ def grid_of_table(table: Mapping[str, object]) -> Grid:
     return grid
 
 
-def words_of_value(flag: str, value: object) -> Words:
-    """Return the words of a command line that give a value of a TOML file."""
-    if isinstance(value, bool):
-        if flag in flags_with_values():
-            text = str(value).lower()
-            raise UsageError(f"{flag}: {text} is not a value of it; give one, or leave it out")
-        return (flag,) if value else ()
-    parts = value if isinstance(value, list) else [value]
-    for part in parts:
-        if isinstance(part, bool) or not isinstance(part, str | int | float):
-            kind = type(part).__name__
-            raise UsageError(f"{flag}: a {kind} is not a text, a number or a list of them")
-    try:
-        return (flag, *map(str, parts))
-    except ValueError:  # Python writes no number of more than 4,300 digits
-        raise UsageError(f"{flag}: a number of too many digits; give a smaller one") from None
-
-
-def flags_with_values() -> frozenset[str]:
-    """The flags of train.py that cannot do without one."""
-    actions = build_parser()._actions
-    return frozenset(
-        flag
-        for action in actions
-        if action.nargs is None or action.nargs == "+"
-        for flag in action.option_strings
-    )
-
-
 def expand(grids: Iterable[Grid]) -> list[Words]:
     """The command line of every run, in order; the last flag's values change fastest.
 
     Raises:
         UsageError: on a flag that train.py does not have or that a sweep has no use for.
     """
-    lines = []
+    lines: list[Words] = []
+    owners = owners_of_flags()
     for grid in grids:
         check_flags(grid)
         for parts in itertools.product(*grid.values()):
-            kept = [words for words in parts if not of_another_part(words, parts)]
+            kept = [words for words in parts if is_known(words, parts, owners)] if owners else parts
             lines.append(tuple(itertools.chain(*kept)))
     return lines
 
 
-def of_another_part(words: Words, line: Iterable[Words]) -> bool:
-    """Return whether words give an option of a user's own part that the line does not choose.
-
-    A run knows the options of the registered parts and of its own alone.
-    """
-    chosen = {name: value for name, value in (each for each in line if len(each) == 2)}
+def owners_of_flags() -> dict[str, set[str]]:
+    """Flags that only parts of a user's own have, each with the names of these."""
+    owners: dict[str, set[str]] = {}
     for axis, registry in REGISTRIES.items():
-        part = own.canonical_or_same(chosen.get(f"--{axis}", ""))
-        takes: set[str] = set()
-        others: set[str] = set()
-        for name, declared in own.options(axis).items():
-            (takes if name == part else others).update(map(flag_of, declared))
-        known = {flag_of(name) for declared in registry.values() for name in declared}
-        if words and words[0] in others - takes - known:
-            return True
-    return False
+        known = {name for declared in registry.values() for name in declared}
+        for part, declared in own.options(axis).items():
+            for name in declared.keys() - known:
+                owners.setdefault(flag_of(name), set()).add(part)
+    return owners
+
+
+def is_known(words: Words, line: Iterable[Words], owners: Mapping[str, set[str]]) -> bool:
+    """Return whether a run knows a flag: of a user's own parts it has those that it names alone."""
+    if not words or words[0] not in owners:
+        return True
+    named = {own.canonical_or_same(each[1]) for each in line if len(each) == 2}
+    return bool(owners[words[0]] & named)
 
 
 def check_flags(flags: Iterable[str]) -> None:

@@ -16,6 +16,7 @@ from errors import Failed
 from .. import own
 from ..config import TABLES
 from ..flags import flag_of, without
+from ..registries import is_own
 from ..run_folder import CHECKPOINTS, RunFolder
 from ..status import CHECKPOINT, write_status
 from .process import LOG
@@ -115,7 +116,7 @@ class RayCluster:
         """Give a run to an idle slot."""
         data_dir = os.path.abspath(run.settings["data_dir"])
         # As settings name them, files of the user's own are at the same path on each node, too.
-        files = [name for name in own.WANTED if own.is_own(run.settings[name])]
+        files = [name for name in own.WANTED if is_own(run.settings[name])]
         files += [name for name in TABLES if run.settings[name]]
         words = [*without(run.words, [flag_of(name) for name in files])]
         words += [word for name in files for word in (flag_of(name), run.settings[name])]

@@ -11,7 +11,7 @@ from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from budgetbench.nnunet import HardnessWeighted
-from engine.network import BF16_FLAGS
+from engine.network import choose_precision
 
 Base: Any = object  # nnU-Net's trainers have no types
 
@@ -50,8 +50,8 @@ class Short(Base):
 
     def precision(self) -> torch.autocast:
         """Half precision on a CPU that is faster with it, as nnU-Net has it on a GPU."""
-        able = torch.cpu.get_capabilities()
-        half = self.device.type == "cpu" and any(able.get(flag) for flag in BF16_FLAGS)
+        on_cpu = self.device.type == "cpu"
+        half = on_cpu and choose_precision("auto", self.device).amp is not None
         return torch.autocast("cpu", torch.bfloat16, enabled=half)
 
     def train_step(self, batch: dict) -> dict:
