@@ -1,4 +1,4 @@
-"""Scores of images that take one forward pass, from Paul et al. 2021."""
+"""Scores of images that take one forward pass."""
 
 from __future__ import annotations
 
@@ -42,3 +42,23 @@ def grand(logits: Tensor, targets: Tensor, features: Tensor, bias: bool = True) 
     torch.Size([5])
     """
     return el2n(logits, targets) * torch.sqrt(features.float().square().sum(1) + bias)
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Entropy of the network's probabilities, in nats: logits [b, C] -> [b] float32.
+
+    >>> [round(score, 3) for score in entropy(torch.tensor([[0.0, 0.0], [9.0, -9.0]])).tolist()]
+    [0.693, 0.0]
+    """
+    logs = logits.float().log_softmax(1)
+    return -(logs.exp() * logs).sum(1)
+
+
+def margin(logits: Tensor) -> Tensor:
+    """How much the largest probability exceeds the second: logits [b, C] -> [b] float32, 0 to 1.
+
+    >>> [round(score, 3) for score in margin(torch.tensor([[0.0, 0.0], [9.0, -9.0]])).tolist()]
+    [0.0, 1.0]
+    """
+    largest = logits.float().softmax(1).topk(2, dim=1).values
+    return largest[:, 0] - largest[:, 1]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from augmentations import AUGMENTATIONS, Augmentation
 from data import (
@@ -37,7 +38,7 @@ from .distributed import ALONE, World
 from .evaluation import Evaluator
 from .images import memory
 from .loader import Loader
-from .models import create_model
+from .models import classifier_of, create_model
 from .network import Network, choose_precision
 from .options import options_of, require_options
 from .trainer import Trainer
@@ -69,6 +70,11 @@ def build(
     )
     augmentation = create_augmentation(settings, *size)
     method = create_method(settings, task)
+    if method.needs_features and not isinstance(classifier_of(model), nn.Module):
+        raise UsageError(
+            f"`model` {settings.model}: has no one last layer, by the input of which `method` "
+            f"{settings.method} chooses; give another"
+        )
     if settings.schedule == "linear":
         rate = partial(linear_rate, total=task.steps, first=settings.lr)
     else:

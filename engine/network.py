@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from errors import UsageError
 
 from .distributed import ALONE, World
-from .models import keep_classifier_in_float32
+from .models import classifier_of, keep_classifier_in_float32
 from .parts import Parts
 
 #: CPU features with which bf16 is faster than float32, as `torch.cpu.get_capabilities` names them.
@@ -102,15 +102,40 @@ class Network:
     @torch.no_grad()
     def score(self, images: Tensor) -> Tensor:
         """Return logits [b, classes] of a batch in eval mode; each process forwards a part."""
+        (logits,) = self.in_eval_mode(images, lambda part: (self.run(self.scored, part),))
+        return logits
+
+    @torch.no_grad()
+    def score_with_features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits, as `score` does, and the last layer's input [b, d].
+
+        Never compiled: compiled code would not call the hook that takes that input.
+        """
+        given: list[Tensor] = []
+        classifier = classifier_of(self.model)
+        assert isinstance(classifier, nn.Module), "build lets no other network come here"
+        hook = classifier.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+
+        def forward(part: Tensor) -> tuple[Tensor, Tensor]:
+            given.clear()
+            return self.run(self.model, part), given[0].float()
+
+        logits, features = self.in_eval_mode(images, forward)
+        hook.remove()
+        return logits, features
+
+    def in_eval_mode(
+        self, images: Tensor, forward: Callable[[Tensor], tuple[Tensor, ...]]
+    ) -> list[Tensor]:
+        """Return what a function gives for a batch, of parts of this process's part of it."""
         mine = self.world.part(images)
-
-        def forward(start: int, stop: int) -> Tensor:
-            return self.run(self.scored, mine[start:stop])
-
+        shape = mine.shape[1:]
         self.model.eval()
-        logits = list(self.parts.over(0, len(mine), mine.shape[1:], forward))
+        parts = list(
+            self.parts.over(0, len(mine), shape, lambda start, stop: forward(mine[start:stop]))
+        )
         self.model.train()
-        return self.world.gather(torch.cat(logits))
+        return [self.world.gather(torch.cat(column)) for column in zip(*parts)]
 
     def update(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> bool:
         """Backpropagate the mean loss of this process's part, and make a step on that of all.

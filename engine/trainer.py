@@ -82,6 +82,7 @@ class Trainer:
         self.epoch_sums = torch.zeros(2, dtype=torch.float64, device=self.device)  # losses, correct
         self.finite_steps = torch.zeros((), dtype=torch.int64, device=self.device)
         self.ones = torch.ones(self.task.batch_size, device=self.device)
+        self.score = Scoring(self)
 
     @property
     def spent(self) -> int:
@@ -136,11 +137,6 @@ class Trainer:
             left = self.method.uniform_steps - self.step
             return self.method.plain.draw(self.progress)[:left]
         return self.method.draw(self.progress)
-
-    def score(self, batch: Batch) -> Tensor:
-        """Logits [b, C] of candidates in eval mode, without gradient; counted as scored."""
-        self.images_scored += len(batch)
-        return self.network.score(batch.images)
 
     def set_learning_rate(self) -> None:
         """Set the rate by what is spent, so that it ends where it should under any budget."""
@@ -242,6 +238,25 @@ class Trainer:
         for name in self.COUNTERS:
             value = state[name]
             setattr(self, name, value.to(self.device) if torch.is_tensor(value) else value)
+
+
+class Scoring:
+    """The network of a run as its method asks it about candidates, see `methods.Score`.
+
+    Args:
+        trainer: of the run; counts what was scored.
+    """
+
+    def __init__(self, trainer: Trainer):
+        self.trainer = trainer
+
+    def __call__(self, batch: Batch) -> Tensor:
+        self.trainer.images_scored += len(batch)
+        return self.trainer.network.score(batch.images)
+
+    def with_features(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        self.trainer.images_scored += len(batch)
+        return self.trainer.network.score_with_features(batch.images)
 
 
 def seed_torch(words: Sequence[int], device: torch.device) -> None:

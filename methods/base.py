@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
 from types import MappingProxyType
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import numpy as np
 import torch
@@ -64,6 +64,19 @@ class OptionError(ValueError):
         self.option, self.reason = option, reason
 
 
+class Score(Protocol):
+    """What the network makes of candidates as it is now, in eval mode and without gradient.
+
+    Each call counts as a forward pass of its images.
+    """
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Logits [b, C]."""
+
+    def with_features(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Logits [b, C] and what the last layer made them of [b, d]."""
+
+
 class Method(nn.Module):
     """Where to spend the budget. This base is plain SGD; override only what differs.
 
@@ -89,6 +102,7 @@ class Method(nn.Module):
     plain: Method  # plain SGD for a uniform start, see `Selecting`
     importance = False  # whether images are favoured by what the network makes of them
     num_candidates = 0  # images that `choose` has scored at once; none here
+    needs_features = False  # whether it asks for `Score.with_features`
     uniform_steps = 0  # first steps of the run that are plain SGD's, see `Selecting`
     #: Of each option that names a file, the SHA-256 of what was read: a run is identified by this.
     files: Mapping[str, str | None] = MappingProxyType({})
@@ -109,11 +123,10 @@ class Method(nn.Module):
         """
         return self.in_batches(self.permutation(self.task.num_images))
 
-    def choose(self, batch: Batch, score: Callable[[Batch], Tensor]) -> Batch | None:
+    def choose(self, batch: Batch, score: Score) -> Batch | None:
         """The batch to step on (exactly B rows), or None to be handed more candidates.
 
-        `score` gives the logits [b, C] of candidates as the network is now, in eval mode and
-        without gradient, and counts what that costs.
+        `score` gives the logits [b, C] of candidates, and counts what that costs.
         """
         return batch
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from budgetbench import el2n
 
-from .base import Selecting, Task
+from .base import Score, Selecting, Task
 from .batch import Batch
 from .passes import Passes
 
@@ -89,7 +88,7 @@ class GradNorm(Selecting):
         size = self.num_candidates if self.tau > self.threshold else self.task.batch_size
         return self.passes.take(BLOCK * size).view(BLOCK, size)
 
-    def choose(self, batch: Batch, score: Callable[[Batch], Tensor]) -> Batch:
+    def choose(self, batch: Batch, score: Score) -> Batch:
         self.weights = None
         self.steps += 1
         if len(batch) == self.task.batch_size:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import math
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from .base import Selecting, Task
+from .base import Task
 from .batch import Batch
+from .stale_losses import StaleOrBatchLosses
 
 LEAST_KEPT = 0.1  # probability to keep an image of a low loss, whatever the ratio (their code)
 
 
-class InfoBatch(Selecting):
+class InfoBatch(StaleOrBatchLosses):
     """Each pass drops images with a stale loss below the mean with probability r.
 
     Qin et al. 2024, "InfoBatch: Lossless Training Speed Up by Unbiased Dynamic Data Pruning",
     section 2. An image's stale loss is the one of its last visit. The losses of images below the
     mean that are kept weigh 1 / (1 - r), so that the expected gradient of a pass is that of all
     images. r is at most 0.9, as in its code: no loss weighs more than 10. Passes that begin after a
-    fraction delta of the run are full ones.
+    fraction delta of the run are full ones. With `batch_loss_score` as in Zhou et al. 2026.
 
     Departures: images are dropped by independent Bernoulli draws, as in the paper, where its code
     draws an exact number of them. One without a loss yet is always kept and not part of the mean;
@@ -33,7 +35,8 @@ class InfoBatch(Selecting):
 
     importance = True
 
-    losses: Tensor  # float32 [N], last known; NaN where there is none yet
+    UNKNOWN: ClassVar[float] = math.nan
+
     mean: Tensor  # of the losses when the present pass was drawn
 
     def __init__(
@@ -63,10 +66,8 @@ class InfoBatch(Selecting):
         super().__init__(task, **options)
         self.ratio, self.delta = min(infobatch_ratio, 1 - LEAST_KEPT), infobatch_delta
         self.offered = self.kept = 0  # images of all passes drawn so far
-        unknown = torch.full((task.num_images,), torch.nan, device=task.device)
-        self.register_buffer("losses", unknown)
         # What a stale loss has to be below for the present pass; below NaN there is nothing.
-        self.register_buffer("mean", unknown[0].clone())
+        self.register_buffer("mean", torch.tensor(torch.nan, device=task.device))
 
     def draw(self, progress: float) -> Tensor:
         order = self.permutation(self.task.num_images)
@@ -83,9 +84,6 @@ class InfoBatch(Selecting):
     def reweigh(self, batch: Batch, losses: Tensor) -> Tensor:
         # A pass has an image once, whose stale loss is thus still the one it was drawn by.
         return torch.where(self.losses[batch.index] < self.mean, 1 / (1 - self.ratio), 1.0)
-
-    def observe(self, batch: Batch, logits: Tensor, losses: Tensor) -> None:
-        self.losses[batch.index] = losses.float()
 
     def summary(self) -> dict[str, float]:
         return {"realised_fraction": self.kept / self.offered} if self.offered else {}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Any
 
 from torch import Tensor
 
 from budgetbench import nearest_mean_subset
 
-from .base import Selecting, Task
+from .base import Score, Selecting, Task
 from .batch import Batch
 from .passes import Passes
 
@@ -48,5 +47,5 @@ class OBFTF(Selecting):
     def draw(self, progress: float) -> Tensor:
         return self.passes.take(self.num_candidates)[None]
 
-    def choose(self, batch: Batch, score: Callable[[Batch], Tensor]) -> Batch:
+    def choose(self, batch: Batch, score: Score) -> Batch:
         return batch[nearest_mean_subset(batch.losses(score(batch)), self.task.batch_size)]

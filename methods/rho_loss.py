@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
-from .base import OptionError, Selecting, Task
+from .base import OptionError, Score, Selecting, Task
 from .batch import Batch
 from .scores.file import HOW, read_score
 
@@ -83,6 +82,6 @@ class RhoLoss(Selecting):
         order = self.permutation(len(self.scored))[: blocks * self.num_candidates]
         return self.scored[order].view(blocks, self.num_candidates)
 
-    def choose(self, batch: Batch, score: Callable[[Batch], Tensor]) -> Batch | None:
+    def choose(self, batch: Batch, score: Score) -> Batch | None:
         reducible = batch.losses(score(batch)) - self.irreducible_losses[batch.index]
         return batch[reducible.topk(self.task.batch_size).indices]

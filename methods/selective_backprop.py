@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated
 
 from torch import Tensor
 
 from budgetbench import SelectiveBackpropSelector
 
-from .base import Selecting, Task, UniformEpochs
+from .base import Score, Selecting, Task, UniformEpochs
 from .batch import Batch
 
 
@@ -48,7 +47,7 @@ class SelectiveBackprop(Selecting):
         )
         self.offered = self.kept = 0  # images scored, and of these kept
 
-    def choose(self, batch: Batch, score: Callable[[Batch], Tensor]) -> Batch | None:
+    def choose(self, batch: Batch, score: Score) -> Batch | None:
         waiting = self.selector.waiting
         self.selector.keep(batch.losses(score(batch)), *vars(batch).values())
         self.offered += len(batch)

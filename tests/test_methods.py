@@ -55,6 +55,14 @@ SCORED = {
     "infobatch": 0,
     "grad-norm": 0,
     "cvar": 0,
+    "seta": 0,
+    "orderdp": 0,
+    "epsilon-greedy": 0,
+    "ucb": 0,
+    "divbs": 10,
+    "loss-topk": 10,
+    "entropy-topk": 10,
+    "margin-topk": 10,
     "selective-backprop": 1,
     "obftf": 10,
     "rho-loss": 2,  # as `make_method` makes it; 10 by default
@@ -149,6 +157,22 @@ class Scores:
     def __call__(self, batch: Batch) -> torch.Tensor:
         self.images_scored += len(batch)
         return batch.images.flatten(1)
+
+    def with_features(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        return self(batch), torch.ones(len(batch), 1)
+
+
+class ScoresOf:
+    """Asks a model, whose features are the images."""
+
+    def __init__(self, model: nn.Module):
+        self.model = model
+
+    def __call__(self, batch: Batch) -> torch.Tensor:
+        return self.model(batch.images).detach()
+
+    def with_features(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        return self(batch), batch.images.flatten(1)
 
 
 class Pass(nn.Module):
@@ -772,6 +796,13 @@ OPTIONS = {
     "grad-norm": dict(gradnorm_candidates=2, gradnorm_tau=0.5),
     "obftf": dict(obftf_candidates=3),
     "cvar": dict(cvar_alpha=0.3),
+    "seta": dict(seta_groups=4, seta_window=0.3, batch_loss_score=True),
+    "orderdp": dict(orderdp_pool=0.8),
+    "epsilon-greedy": dict(bandit_epsilon=0.3),
+    "ucb": dict(ucb_c=0.5),
+    "ies": dict(ies_threshold=0.02),
+    "divbs": dict(divbs_candidates=3),
+    "loss-topk": dict(topk_candidates=3),
 }
 
 
@@ -786,7 +817,7 @@ def journal(method: Method, steps: int, dataset: Dataset, first=0) -> list[torch
         answers.append(block)
         for index in block:
             candidates = make_batch(index, labels[index], images[index])
-            batch = method.choose(candidates, lambda batch: model(batch.images).detach())
+            batch = method.choose(candidates, ScoresOf(model))
             if batch is None:
                 continue
             logits = model(batch.images).detach()

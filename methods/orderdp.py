@@ -1,0 +1,48 @@
+"""OrderDP: of a random pool of images those of the largest losses."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from torch import Tensor
+
+from .base import OptionError, Task
+from .stale_losses import StaleLosses
+
+
+class OrderDP(StaleLosses):
+    """Each budgeted epoch trains on the largest stale losses of a uniform pool of rho * N images.
+
+    Xu et al. 2025, "OrderDP". The pool is drawn without replacement; the share kappa of it with
+    the largest losses, 3 before the first visit, is trained on, in random order and unweighted.
+    kappa = b / rho, so that an epoch has floor(b * N) images.
+    """
+
+    importance = True
+
+    def __init__(
+        self,
+        task: Task,
+        *,
+        orderdp_pool: Annotated[
+            float | None,
+            dict(
+                above=0,
+                high=1,
+                help="orderdp: fraction of all images in the pool, at least `budget`; default "
+                "1.5 * budget, at most 1 (Xu et al. 2025)",
+            ),
+        ] = None,
+        **options: Any,
+    ):
+        super().__init__(task, **options)
+        pool = min(1, 1.5 * task.budget) if orderdp_pool is None else orderdp_pool
+        if pool < task.budget:
+            raise OptionError("orderdp_pool", f"smaller than `budget`; give at least {task.budget}")
+        self.pool = max(int(pool * task.num_images), task.subset_size)
+
+    def draw(self, progress: float) -> Tensor:
+        pool = self.permutation(self.task.num_images)[: self.pool]
+        # A stable sort, so that images of equal losses, such as 3, are taken at random.
+        largest = self.losses[pool].argsort(descending=True, stable=True)[: self.task.subset_size]
+        return self.in_batches(pool[largest[self.permutation(len(largest))]])

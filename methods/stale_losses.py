@@ -1,0 +1,66 @@
+"""Methods that go by what the last visit of each image cost."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from .base import Selecting, Task
+from .batch import Batch
+
+
+class StaleLosses(Selecting):
+    """Keeps the loss of each image's last visit."""
+
+    UNKNOWN: ClassVar[float] = 3.0  # the loss of an image without a visit
+
+    losses: Tensor  # float32 [N]
+
+    def __init__(self, task: Task, **options: Any):
+        super().__init__(task, **options)
+        unknown = torch.full((task.num_images,), self.UNKNOWN, device=task.device)
+        self.register_buffer("losses", unknown)
+
+    def observe(self, batch: Batch, logits: Tensor, losses: Tensor) -> None:
+        self.losses[batch.index] = losses.float()
+
+
+class StaleOrBatchLosses(StaleLosses):
+    """Keeps stale losses or, as an option, a running mean of the batches' losses in their place.
+
+    Zhou et al. 2026, "Batch Loss Score": s <- alpha * s + (1 - alpha) * mean loss of the image's
+    batch, from 0. It needs no loss per image, so it also serves where only a batch's is known.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        *,
+        batch_loss_score: Annotated[
+            bool,
+            dict(
+                help="infobatch, seta: go by a running mean of the losses of an image's batches, "
+                "not by its own last loss (Zhou et al. 2026)"
+            ),
+        ] = False,
+        batch_loss_alpha: Annotated[
+            float,
+            dict(
+                low=0,
+                below=1,
+                help="infobatch, seta: weight of the past in that mean (Zhou et al. 2026)",
+            ),
+        ] = 0.7,
+        **options: Any,
+    ):
+        super().__init__(task, **options)
+        self.of_batches, self.alpha = batch_loss_score, batch_loss_alpha
+        if self.of_batches:
+            self.losses.zero_()
+
+    def observe(self, batch: Batch, logits: Tensor, losses: Tensor) -> None:
+        if self.of_batches:
+            losses = torch.lerp(losses.float().mean(), self.losses[batch.index], self.alpha)
+        super().observe(batch, logits, losses)
