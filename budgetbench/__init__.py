@@ -6,8 +6,8 @@ SelectiveBackpropSelector  which images of a scored batch are worth a step
 cvar_weights               counts only the worst losses of a batch
 nearest_mean_subset        the part of a scored batch that has its mean loss
 cutmix, mixup, ricap       three ways of mixing a batch, which give a MixedBatch
-el2n, grand, entropy,
-margin                     scores of images, from one forward pass
+el2n, grand, entropy, margin,
+distance_to_median         scores of images, from one forward pass
 k_center                   an order of images in which any number of the first covers all
 draw_without_replacement   k of N indices in proportion to weights
 per_image                  losses per pixel or voxel as one per image
@@ -26,7 +26,7 @@ from .drawing import draw_without_replacement
 from .hardness_weighted import HardnessWeightedSampler
 from .mixing import MixedBatch, cutmix, mixup, ricap
 from .sampler import per_image
-from .scores import el2n, entropy, grand, margin
+from .scores import distance_to_median, el2n, entropy, grand, margin
 from .selection import SelectiveBackpropSelector, cvar_weights, nearest_mean_subset
 from .subset import CSGDSampler, PSGDSampler
 from .unreduced import unreduced
@@ -42,6 +42,7 @@ __all__ = [
     "__version__",
     "cutmix",
     "cvar_weights",
+    "distance_to_median",
     "draw_without_replacement",
     "el2n",
     "entropy",

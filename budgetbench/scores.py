@@ -62,3 +62,26 @@ def margin(logits: Tensor) -> Tensor:
     """
     largest = logits.float().softmax(1).topk(2, dim=1).values
     return largest[:, 0] - largest[:, 1]
+
+
+def distance_to_median(features: Tensor, labels: Tensor) -> Tensor:
+    """Distance of each image to the median of its class: [n] float32.
+
+    The score of Moderate (Xia et al. 2023, "Moderate Coreset"), which keeps the images in the
+    middle of it. The median is that of each coordinate; of an even number of images it lies
+    half-way between the two in the middle.
+
+    Args:
+        features: [n, d], the last layer's input.
+        labels: [n] int64.
+
+    >>> distance_to_median(torch.tensor([[0.0], [1.0], [5.0], [7.0]]), torch.tensor([0, 0, 0, 1]))
+    tensor([1., 0., 4., 0.])
+    """
+    features = features.float()
+    distances = torch.empty(len(features), device=features.device)
+    for label in labels.unique():
+        own = labels == label
+        medians = features[own].quantile(0.5, dim=0)
+        distances[own] = (features[own] - medians).norm(dim=1)
+    return distances

@@ -28,7 +28,7 @@ from data import (
 )
 from errors import UsageError
 from methods import METHODS, Method, OptionError, Task
-from methods.scores import Recording
+from methods.scores import RECORDED, Recorder, Recording
 from methods.scores.file import HOW
 
 from . import own
@@ -148,9 +148,22 @@ def create_method(settings: RunConfig, task: Task) -> Method:
         value = options[error.option]
         raise UsageError(f"`{error.option}` {value}: {error.reason}") from error
     if settings.record:
-        recording: Any = Recording(method, settings.record, settings.record_epochs)
+        recording: Any = Recording(method, create_recorders(settings, task))
         return recording  # in all that the loop asks, the method
     return method
+
+
+def create_recorders(settings: RunConfig, task: Task) -> dict[str, Recorder]:
+    """Create what `record` asks for; a UsageError where the run is too short for it."""
+    names = settings.record or ()
+    for name in names:
+        least = RECORDED[name].least_epochs
+        if task.epochs < least:
+            raise UsageError(
+                f"`record` {name}: needs {least} epochs and the run has {task.epochs}; raise "
+                "`epochs`, or leave it out"
+            )
+    return {name: RECORDED[name](task, settings.record_epochs) for name in names}
 
 
 def create_budget(settings: RunConfig, method: Method) -> Budget:

@@ -349,8 +349,8 @@ class RunConfig:
     )
     record: list[str] | None = setting(
         None,
-        f"record per-example statistics of training, {' and '.join(RECORDED)} or one of them, in "
-        "scores.npz in the run's folder, for `coreset_file`; changes nothing else",
+        f"record per-example statistics of training, any of {', '.join(RECORDED)}, in scores.npz "
+        "in the run's folder, for `coreset_file`; changes nothing else",
         RUN,
         choices=RECORDED,
         where=True,

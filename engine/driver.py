@@ -90,6 +90,9 @@ def run_main(settings: RunConfig, device: torch.device, world: World) -> None:
             folder.write_curve(rows)
             if ":" in settings.dataset or DATASETS[settings.dataset].resizes:  # else it is known
                 print(f"{settings.dataset}: {in_numbers(dataset)}", flush=True)
+            if settings.record:
+                notes: Any = trainer.method
+                print(f"record: {notes.num_bytes / 1e6:,.1f} MB of notes in memory", flush=True)
             log = RunLog(settings, trainer, signals, folder, rows)
             with log.bar:
                 train(trainer, log, settings.eval_every)

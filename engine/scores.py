@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import sys
 from argparse import RawDescriptionHelpFormatter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from budgetbench import el2n, grand, k_center
+from budgetbench import distance_to_median, el2n, entropy, grand, k_center, margin
 from data import held_out
 from errors import UsageError, exit_status_of
-from methods.scores.file import SCORES, ScoreFile, digest
+from methods.scores import RECORDED, SCORES, ScoreFile, digest
 
 from .build import split
 from .config import consequential
@@ -30,7 +31,10 @@ EPILOG = """\
 scores:
   forgetting        recorded while training: runs of train.py --record forgetting
   el2n              recorded while training with --record el2n, else as grand is
-  grand, k-center   one pass of the network that the run ended with over its training images, not
+  aum, dyn-unc, dual (with dual-mean), tdds-30 to tdds-90 (of --record tdds)
+                    recorded while training
+  grand, entropy, margin, least-confidence, moderate, k-center
+                    one pass of the network that the run ended with over its training images, not
                     augmented; early scores are those of short runs, such as train.py --epochs 10
   irreducible-loss  of the images that a run with --validation held out, in the numbering of all
 
@@ -121,10 +125,9 @@ def way_of(run: FinishedRun, score: str) -> str:
     """Say how a run comes by a score; a UsageError if it cannot."""
     if score in run.recorded:
         return "recorded while training"
-    if score == "forgetting":
-        raise UsageError(
-            f"{run.folder}: forgetting was not recorded; train with --record forgetting"
-        )
+    if score not in (*OF_OUTPUTS, "k-center", "irreducible-loss"):
+        name = next(name for name in RECORDED if score.startswith(name))
+        raise UsageError(f"{run.folder}: {score} was not recorded; train with --record {name}")
     if score != "irreducible-loss":
         return "of the network at the end"
     if not run.settings.validation:
@@ -150,10 +153,25 @@ def values_of(run: FinishedRun, score: str) -> np.ndarray:
         places = np.empty(len(order), dtype=np.float32)
         places[order] = np.arange(len(order))[::-1]
         return places
-    targets = torch.eye(logits.shape[1])[torch.tensor(run.dataset.train_labels)]
-    if score == "el2n":
-        return el2n(logits, targets).numpy()
-    return grand(logits, targets, features, bias=run.classifier.bias is not None).numpy()
+    labels = torch.tensor(run.dataset.train_labels)
+    return OF_OUTPUTS[score](run, logits, features, labels).numpy()
+
+
+def one_hot(labels: Tensor, logits: Tensor) -> Tensor:
+    return torch.eye(logits.shape[1])[labels]
+
+
+#: Score -> its values [N], of a run and its outputs on its training images and their labels.
+OF_OUTPUTS: dict[str, Callable[[FinishedRun, Tensor, Tensor, Tensor], Tensor]] = {
+    "el2n": lambda run, logits, features, labels: el2n(logits, one_hot(labels, logits)),
+    "grand": lambda run, logits, features, labels: grand(
+        logits, one_hot(labels, logits), features, bias=run.classifier.bias is not None
+    ),
+    "entropy": lambda run, logits, features, labels: entropy(logits),
+    "margin": lambda run, logits, features, labels: 1 - margin(logits),
+    "least-confidence": lambda run, logits, features, labels: 1 - logits.softmax(1).amax(1),
+    "moderate": lambda run, logits, features, labels: distance_to_median(features, labels),
+}
 
 
 def irreducible_losses(run: FinishedRun) -> np.ndarray:

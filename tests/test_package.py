@@ -97,6 +97,7 @@ def test_public_names_are_these():
         "__version__",
         "cutmix",
         "cvar_weights",
+        "distance_to_median",
         "draw_without_replacement",
         "el2n",
         "entropy",

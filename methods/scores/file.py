@@ -21,12 +21,27 @@ FORMAT = 1  # of a file's contents; another one is refused
 SCORES = {
     "forgetting": "how often an image was forgotten while training (Toneva et al. 2019)",
     "el2n": "norm of the error of the network's probabilities (Paul et al. 2021)",
+    "aum": "mean margin of an image's class over training, low is hard (Pleiss et al. 2020)",
+    "dyn-unc": "how much its probability varies within ten epochs (He et al. 2024)",
+    "dual": "the same times one minus its mean, of the first 30 epochs (Cho et al. 2025)",
+    "dual-mean": "mean probability of its class in these epochs, low is hard (Cho et al. 2025)",
+    **{
+        f"tdds-{share}": "how much the changes of its probabilities vary, late above all; for "
+        f"core-sets without {share}% of the images (Zhang et al. 2024)"
+        for share in (30, 50, 70, 80, 90)
+    },
     "grand": "norm of the gradient of the last layer (Paul et al. 2021)",
+    "entropy": "entropy of the network's probabilities",
+    "margin": "one minus the gap between the two largest probabilities",
+    "least-confidence": "one minus the largest probability",
+    "moderate": "distance to the median of its class in feature space (Xia et al. 2023)",
     "k-center": "place in a greedy order that covers all images (Sener & Savarese 2018)",
     "irreducible-loss": "loss of a network that was not trained on it (Mindermann et al. 2022)",
 }
+#: Scores of which the hardest images have the lowest.
+LOW_IS_HARD = {"aum", "dual-mean"}
 HOW = "python -m engine.scores RUN --score NAME --out FILE"
-MOST_BYTES = 2**30  # of a score file and what it unpacks to: 50 million images and 5 scores
+MOST_BYTES = 2**30  # of a score file and what it unpacks to: 10 million images and 20 scores
 
 
 @dataclass(frozen=True)
