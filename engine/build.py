@@ -100,7 +100,6 @@ def build(
 
 def task_of(settings: RunConfig, dataset: Dataset, device: torch.device) -> Task:
     """Return the facts for the method; a UsageError where the budget is less than one step."""
-    method_seed = np.random.SeedSequence([settings.seed, METHOD_SEED]).generate_state(1)
     task = Task(
         dataset=settings.dataset,
         labels=dataset.train_labels,
@@ -109,11 +108,16 @@ def task_of(settings: RunConfig, dataset: Dataset, device: torch.device) -> Task
         budget=settings.budget,
         epochs=settings.epochs,
         device=device,
-        seed=int(method_seed[0]),
+        seed=method_seed(settings.seed),
         data_sha256=dataset.sha256,
     )
     check_steps(task)
     return task
+
+
+def method_seed(seed: int) -> int:
+    """Return the seed of a method's own draws in a run of a seed."""
+    return int(np.random.SeedSequence([seed, METHOD_SEED]).generate_state(1)[0])
 
 
 def find(axis: str, registry: Mapping[str, Any], name: str) -> Any:

@@ -104,6 +104,7 @@ def run_main(settings: RunConfig, device: torch.device, world: World) -> None:
                 cost = None if paid is None else rows[-1]["cost"] + paid
                 settled = identity(settings, trainer)
                 source = dict(code=__version__, settings=settled, cost=cost)
+                source["seconds"] = sum(rows[-1][name] for name in TRAINING_SECONDS)
                 recording: Any = trainer.method
                 folder.write(SCORES_FILE, recording.file(source).to_bytes())
             folder.write_per_class(trainer.per_class())

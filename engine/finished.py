@@ -20,7 +20,7 @@ from .config import RunConfig
 from .config_file import BadRun
 from .models import classifier_of, create_model
 from .parts import Parts
-from .run_folder import SCORES_FILE
+from .run_folder import SCORES_FILE, TRAINING_SECONDS
 from .runs import StoredRun, find_run
 from .status import find_file
 
@@ -79,6 +79,12 @@ class FinishedRun:
         if self.scoring_cost is None:
             return None
         return int(self.stored.last_row()["cost"]) + int(self.scoring_cost)
+
+    @cached_property
+    def seconds(self) -> float:
+        """Time that its training took, evaluation left out."""
+        row = self.stored.last_row()
+        return sum(float(row[name]) for name in TRAINING_SECONDS)
 
     @cached_property
     def dataset(self) -> Dataset:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from .finished import FinishedRun
 from .flags import Parser
 from .machine import find_device
 from .run_folder import write_whole
+from .score_export import export
 from .values import several_of
 
 EPILOG = """\
@@ -37,6 +39,8 @@ scores:
                     one pass of the network that the run ended with over its training images, not
                     augmented; early scores are those of short runs, such as train.py --epochs 10
   irreducible-loss  of the images that a run with --validation held out, in the numbering of all
+
+python -m engine.scores export FILE ... writes the images of a core-set as a list.
 
 A score is the mean over the runs that have one of the image. k-center, an order of the images
 (N - 1 for the first chosen, 0 for the last), is of one run. Images without a score get NaN."""
@@ -58,19 +62,37 @@ def build_parser() -> Parser:
         metavar="NAME,...",
         help=f"which to make: {', '.join(SCORES)}",
     )
+    parser.add_argument(
+        "--features",
+        action="store_true",
+        help="keep what the first RUN's network made of the images too, by which core-sets of d2, "
+        "craig, facility-location and grad-match are chosen: 2 bytes for each of an image's "
+        "features and classes",
+    )
+    parser.add_argument(
+        "--half", action="store_true", help="write scores with 16 bits; k-center keeps its 32"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="to write, .npz")
     parser.add_argument("--data-dir", metavar="DIR", help="where data sets lie, if not as in RUN")
     parser.add_argument("--device", default="auto", metavar="NAME", help="as for train.py")
     return parser
 
 
-def make_file(runs: Sequence[FinishedRun], scores: Sequence[str]) -> tuple[ScoreFile, list[str]]:
+def make_file(
+    runs: Sequence[FinishedRun], scores: Sequence[str], features: bool = False
+) -> tuple[ScoreFile, list[str]]:
     """Return the mean scores of some runs; and for each score a line that says what it is of.
+
+    Args:
+        runs: finished ones.
+        scores: names of SCORES.
+        features: whether to keep the first run's features and errors too.
 
     Raises:
         UsageError: for scores that a run cannot give, and runs that do not number the same images.
     """
     first, values, lines = (runs[0], scores[0]), {}, []
+    seconds = [0.0 for _ in runs]  # that scoring took
     for score in scores:
         for run in runs:
             if images_of(run, score) != images_of(*first):
@@ -87,28 +109,64 @@ def make_file(runs: Sequence[FinishedRun], scores: Sequence[str]) -> tuple[Score
                 f"{score} is {ways[0]} for {runs[0].folder}, {ways[other]} for "
                 f"{runs[other].folder}; give runs of one kind"
             )
-        values[score] = mean([values_of(run, score) for run in runs])
+        each = []
+        for place, run in enumerate(runs):
+            start = time.perf_counter()
+            each.append(values_of(run, score))
+            seconds[place] += time.perf_counter() - start
+        values[score] = mean(each)
         scored = np.count_nonzero(~np.isnan(values[score]))
         lines.append(f"{score}: {ways[0]}; {scored} of {len(values[score])} images have a score")
-    sources = [source_of(run, scores) for run in runs]
-    return ScoreFile(**images_of(*first), values=values, sources=sources), lines
+    given, errors = None, None
+    if features:
+        run, start = runs[0], time.perf_counter()
+        if images_of(run, "el2n") != images_of(*first):
+            raise UsageError("`features` are of the images trained on, irreducible-loss of others")
+        logits, inputs = run.outputs
+        error = logits.softmax(1) - one_hot(torch.tensor(run.dataset.train_labels), logits)
+        given, errors = inputs.half().numpy(), error.half().numpy()
+        seconds[0] += time.perf_counter() - start
+    sources = [source_of(run, scores, took, features) for run, took in zip(runs, seconds)]
+    labels = labels_of(*first)
+    file = ScoreFile(
+        **images_of(*first),
+        values=values,
+        sources=sources,
+        labels=labels,
+        features=given,
+        errors=errors,
+    )
+    return file, lines
 
 
-def source_of(run: FinishedRun, scores: Sequence[str]) -> dict[str, Any]:
-    """Return what a file says of a run that it comes from."""
+def source_of(
+    run: FinishedRun, scores: Sequence[str], seconds: float, features: bool
+) -> dict[str, Any]:
+    """Return what a file says of a run that it comes from; scoring took so many seconds."""
     settings = consequential(vars(run.settings)) | {"record_epochs": run.settings.record_epochs}
-    ways = {score: way_of(run, score) for score in scores}
-    return dict(run=str(run.folder), settings=settings, ways=ways, cost=cost_of(run, scores))
+    return dict(
+        run=str(run.folder),
+        settings=settings,
+        ways={score: way_of(run, score) for score in scores},
+        cost=cost_of(run, scores, features),
+        seconds=run.seconds + seconds,
+    )
 
 
-def cost_of(run: FinishedRun, scores: Sequence[str]) -> int | None:
+def cost_of(run: FinishedRun, scores: Sequence[str], features: bool) -> int | None:
     """Return the cost of a run and its scores, in forward passes; None if it does not say."""
     if run.cost is None:
         return None
     fresh = {score for score in scores if score not in run.recorded}
     of_held_out = (run.settings.validation or 0) if "irreducible-loss" in fresh else 0
-    of_trained = run.num_images if fresh - {"irreducible-loss"} else 0  # one pass gives them all
-    return run.cost + of_held_out + of_trained
+    one_pass = features or fresh - {"irreducible-loss"}  # gives all that there is
+    return run.cost + of_held_out + (run.num_images if one_pass else 0)
+
+
+def labels_of(run: FinishedRun, score: str) -> np.ndarray:
+    """Return the labels of the images that a run's score is of, int64 [N]."""
+    dataset = run.undivided if score == "irreducible-loss" else run.dataset
+    return dataset.train_labels
 
 
 def images_of(run: FinishedRun, score: str) -> dict[str, Any]:
@@ -204,11 +262,13 @@ def main(arguments: list[str]) -> int:
         if not os.access(out.parent, os.W_OK) or (out.exists() and not out.is_file()):
             raise UsageError(f"--out {out}: cannot be written; give another file")
         runs = [FinishedRun.read(folder, options.data_dir, device) for folder in options.runs]
-        file, lines = make_file(runs, options.score)
+        file, lines = make_file(runs, options.score, options.features)
         print(*lines, sep="\n")
-        write_whole(out, file.to_bytes())
+        write_whole(out, file.to_bytes(half=options.half))
         return 0
 
+    if arguments[:1] == ["export"]:
+        return export(arguments[1:])
     return exit_status_of("python -m engine.scores", work)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+import time
 from typing import Annotated
 
 import numpy as np
@@ -9,7 +11,9 @@ import torch
 from torch import Tensor
 
 from .base import Method, OptionError, Task
-from .scores.file import HOW, SCORES, read_score
+from .batch import Batch
+from .scores.file import HOW, HOW_FEATURES, LOW_IS_HARD, SCORES, read_file
+from .selection import SELECTION, Candidates
 
 
 class RandomSubset(Method):
@@ -34,12 +38,14 @@ class RandomSubset(Method):
 
 
 class Coreset(RandomSubset):
-    """coreset: as random-subset, of the floor(b * N) images of the highest (or lowest) scores.
+    """coreset: as random-subset, of floor(b * N) images that an earlier run's scores choose.
 
-    Scores come from a file, see `methods/scores`: forgetting (Toneva et al. 2019), el2n and grand
-    (Paul et al. 2021), or k-center (Sener & Savarese 2018), of which the highest are the first
-    chosen. Which of images with equal scores are taken is random; those without one never are.
+    Scores come from a file, see `methods/scores`; how they choose is one of `methods/selection`.
+    Images without a score are never taken. Where the choice gives weights (craig, grad-match), an
+    image's loss is multiplied by its own, of mean 1; a mixed image has its owner's.
     """
+
+    weights: Tensor  # float32 [N], of mean 1 over the core-set
 
     def __init__(
         self,
@@ -61,40 +67,106 @@ class Coreset(RandomSubset):
                 help="coreset: which of the file's scores; by default the only one in it",
             ),
         ] = None,
-        coreset_keep: Annotated[
+        coreset_select: Annotated[
             str,
-            dict(choices=("highest", "lowest"), help="coreset: highest or lowest scores"),
-        ] = "highest",
+            dict(
+                choices=tuple(SELECTION),
+                help="coreset: which images; top has the highest scores, stratified all levels but "
+                "the hardest (Zheng et al. 2023), beta is DUAL's (Cho et al. 2025), d2 is of "
+                "Maharana et al. 2024; d2 and those after it need a file with features",
+            ),
+        ] = "top",
+        coreset_drop: Annotated[
+            float | None,
+            dict(
+                low=0,
+                below=1,
+                help="coreset: fraction of all images, the hardest, that stratified and d2 never "
+                "take; default of stratified 0.3 for budgets up to 0.1, 0.2 up to 0.2, else 0.1; "
+                "of d2 0.4",
+            ),
+        ] = None,
         coreset_per_class: Annotated[
             bool,
-            dict(help="coreset: from each class in proportion to its size, not from all together"),
+            dict(
+                help="coreset: from each class in proportion to its size, not from all together; "
+                "craig, facility-location and grad-match always do so"
+            ),
         ] = False,
     ):
-        self.scores, file = read_score(task, "coreset_file", coreset_file, coreset_score)
-        self.sign = 1 if coreset_keep == "lowest" else -1
-        self.per_class = coreset_per_class
+        file = read_file(task, "coreset_file", coreset_file)
+        rule = SELECTION[coreset_select]
+        self.rule, self.per_class = rule, coreset_per_class or rule.always_per_class
+        if rule.by_features and file.features is None:
+            raise OptionError(
+                "coreset_file",
+                f"has no features, by which `coreset_select` {coreset_select} chooses; make it "
+                f"with {HOW_FEATURES}",
+            )
+        if rule.by_means and "dual-mean" not in file.values:
+            raise OptionError(
+                "coreset_file",
+                f"has no dual-mean, by which `coreset_select` {coreset_select} chooses; make it of "
+                "runs that `record` dual",
+            )
+        if not rule.by_score and coreset_score is None:
+            coreset_score = next(iter(file.values))
+        name, scores = file.score("coreset_file", coreset_score)
+        self.candidates = Candidates(
+            scores if rule.by_score else np.zeros_like(scores),
+            name in LOW_IS_HARD,
+            np.random.default_rng(task.seed),
+            coreset_drop,
+            file.values.get("dual-mean") if rule.by_means else None,
+            file.features if rule.by_features else None,
+            file.errors if rule.by_features else None,
+        )
+        start = time.perf_counter()
         super().__init__(task)
+        del self.candidates  # of which the run needs nothing
+        self.seconds = {"selection_seconds": time.perf_counter() - start}
+        if file.seconds is not None:
+            self.seconds["scoring_seconds"] = file.seconds
         self.files, self.scoring_cost = {"coreset_file": file.sha256}, file.cost
 
     def select(self) -> Tensor:
         labels, size = self.task.labels, self.task.subset_size
         order = self.permutation(self.task.num_images).cpu().numpy()
-        order = order[np.argsort(self.sign * self.scores[order], kind="stable")]  # NaN comes last
-        order = order[~np.isnan(self.scores[order])]
+        known = ~np.isnan(self.candidates.scores)
+        if self.candidates.means is not None:
+            known &= ~np.isnan(self.candidates.means)
+        order = order[known[order]]
+        groups, sizes = [order], [size]
         if self.per_class:
-            quotas = proportional(np.bincount(labels, minlength=self.task.num_classes), size)
             order = order[np.argsort(labels[order], kind="stable")]
-            ends = np.bincount(labels[order], minlength=len(quotas)).cumsum()
-            groups = np.split(order, ends[:-1])
-            order = np.concatenate([group[:k] for group, k in zip(groups, quotas)])
-        if len(order) < size:
+            counts = np.bincount(labels, minlength=self.task.num_classes)
+            sizes = proportional(counts, size).tolist()
+            groups = np.split(order, np.bincount(labels[order], minlength=len(sizes)).cumsum()[:-1])
+        if any(map(operator.lt, map(len, groups), sizes)):
             where = " of each class in proportion" if self.per_class else ""
             raise OptionError(
                 "coreset_file",
                 f"too few images have a score to choose {size}{where}; lower `budget`, or make it "
                 "from runs that train on all images",
             )
-        return torch.from_numpy(order[:size]).to(self.task.device)
+        weights = np.ones(self.task.num_images)
+        subset = []
+        for group, places in zip(groups, sizes):
+            if places:
+                rows, weight = self.rule.choose(self.candidates[group], places)
+                subset.append(group[rows])
+                weights[subset[-1]] = 1 if weight is None else weight
+        chosen = np.concatenate(subset)
+        weights[chosen] /= weights[chosen].mean()
+        self.weighted = bool((weights != 1).any())
+        self.register_buffer("weights", torch.tensor(weights).float().to(self.task.device))
+        return torch.from_numpy(chosen).to(self.task.device)
+
+    def reweigh(self, batch: Batch, losses: Tensor) -> Tensor | None:
+        return self.weights[batch.index] if self.weighted else None
+
+    def summary(self) -> dict[str, float]:
+        return self.seconds
 
 
 def proportional(counts: np.ndarray, size: int) -> np.ndarray:

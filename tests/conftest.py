@@ -75,7 +75,12 @@ def assert_refused(outcome: Completed, *fragments: str, absent: str | None = Non
     assert outcome.stdout == ""
     (line,) = outcome.stderr.splitlines()
     program, _, _ = line.partition(": ")
-    assert program in ("train.py", "sweep.py", "python -m engine.scores")
+    assert program in (
+        "train.py",
+        "sweep.py",
+        "python -m engine.scores",
+        "python -m engine.scores export",
+    )
     for fragment in fragments:
         assert fragment in line
     assert absent is None or not Path(absent).exists()

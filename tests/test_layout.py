@@ -92,7 +92,7 @@ def texts_of(path: Path) -> list[str]:
 
 #: What builds or reads command lines, and texts that quote one.
 COMMAND_LINES = {"engine/flags.py", "engine/published.py", "engine/scores.py", "engine/source.py"}
-COMMAND_LINES |= {"engine/settings_file.py"}
+COMMAND_LINES |= {"engine/settings_file.py", "engine/score_export.py"}
 QUOTED = ("python -m ", "torchrun ")
 
 

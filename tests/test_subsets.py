@@ -103,13 +103,13 @@ def test_a_subset_is_part_of_a_checkpoint() -> None:
 # coreset
 
 
-@pytest.mark.parametrize("keep", ["highest", "lowest"])
+@pytest.mark.parametrize("keep", ["top", "bottom"])
 @pytest.mark.parametrize("budget", [0.2, 0.55, 1.0])
 def test_a_coreset_has_the_best_scores(budget: float, keep: str) -> None:
     task = make_task(num_images=80, batch_size=8, budget=budget)
     scores = np.random.default_rng(1).normal(size=80).astype(np.float32)
-    method = make_coreset(task, scores, coreset_keep=keep)
-    best = sorted(range(80), key=lambda i: scores[i], reverse=keep == "highest")
+    method = make_coreset(task, scores, coreset_select=keep)
+    best = sorted(range(80), key=lambda i: scores[i], reverse=keep == "top")
     assert members(method) == sorted(best[: task.subset_size])
 
 
@@ -166,14 +166,14 @@ def test_equal_scores_are_taken_at_random(per_class: bool) -> None:
     assert np.var(counts) > 600 / 4 / 4
 
 
-@pytest.mark.parametrize("keep", ["highest", "lowest"])
+@pytest.mark.parametrize("keep", ["top", "bottom"])
 def test_images_without_a_score_are_never_taken(keep: str) -> None:
     scores = np.where(np.arange(64) % 2, np.nan, np.arange(64))
     task = make_task(num_images=64, batch_size=8, budget=0.5)
-    assert members(make_coreset(task, scores, coreset_keep=keep)) == list(range(0, 64, 2))
+    assert members(make_coreset(task, scores, coreset_select=keep)) == list(range(0, 64, 2))
     scores[8] = np.nan
     with pytest.raises(OptionError, match="too few images have a score to choose 32;"):
-        make_coreset(task, scores, coreset_keep=keep)
+        make_coreset(task, scores, coreset_select=keep)
 
 
 def test_a_class_with_too_few_scores_is_not_made_up_for_by_others() -> None:
@@ -293,7 +293,7 @@ def test_which_score_has_to_be_clear(digits: Task, train_here) -> None:
     assert_refused(
         train_here(*common, "--coreset-score", "k-centre"), "did you mean k-center?", "forgetting"
     )
-    assert_refused(train_here(*common, "--coreset-keep", "high"), "did you mean highest?")
+    assert_refused(train_here(*common, "--coreset-select", "tops"), "did you mean top?")
     assert train_here(*common, "--coreset-score", "k-center").returncode == 0
 
 

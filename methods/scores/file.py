@@ -9,7 +9,7 @@ import os
 import stat
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ SCORES = {
 #: Scores of which the hardest images have the lowest.
 LOW_IS_HARD = {"aum", "dual-mean"}
 HOW = "python -m engine.scores RUN --score NAME --out FILE"
+HOW_FEATURES = "python -m engine.scores RUN --score NAME --features --out FILE"
 MOST_BYTES = 2**30  # of a score file and what it unpacks to: 10 million images and 20 scores
 
 
@@ -53,7 +54,10 @@ class ScoreFile:
     values: dict[str, np.ndarray]  # float32 [N] of each score; NaN where an image has none
     sources: Sequence[dict] = field(default_factory=list)  # the runs that they come from
     data_sha256: str | None = None  # `Dataset.sha256`; None in files of older versions
-    sha256: str | None = None  # of the file itself, if it was read from one
+    sha256: str | None = None  # of the file itself, if it was read from one, but for its seconds
+    labels: np.ndarray | None = None  # int64 [N]; None in files of older versions
+    features: np.ndarray | None = None  # float16 [N, d], the last layer's input, of one run
+    errors: np.ndarray | None = None  # float16 [N, C], softmax minus target, of the same run
 
     @property
     def num_images(self) -> int:
@@ -69,11 +73,33 @@ class ScoreFile:
         known = [cost for cost in costs if isinstance(cost, int)]
         return sum(known) if costs and len(known) == len(costs) else None
 
-    def to_bytes(self) -> bytes:
-        """The file's content: an .npz archive, the same for the same scores."""
+    @property
+    def seconds(self) -> float | None:
+        """Seconds that the scores' runs and scoring took; None where the file does not say."""
+        each = [source.get("seconds") for source in self.sources]
+        known = [seconds for seconds in each if isinstance(seconds, (int, float))]
+        return sum(known) if each and len(known) == len(each) else None
+
+    def score(self, option: str, name: str | None) -> tuple[str, np.ndarray]:
+        """Return a score, by default the only one, with its name; an OptionError if it has none."""
+        names = ", ".join(self.values)
+        if name is None and len(self.values) > 1:
+            raise OptionError(option, f"has {names}; choose one with `coreset_score`")
+        if name is not None and name not in self.values:
+            raise OptionError(option, f"has {names}, not {name}; make one that has it with {HOW}")
+        return name or names, self.values[name or names]
+
+    def to_bytes(self, half: bool = False) -> bytes:
+        """The file's content: an .npz archive, the same for the same scores.
+
+        Args:
+            half: whether to write scores as float16, but for the places of k-center, which it does
+                not have.
+        """
         file = io.BytesIO()
         values: dict[str, Any] = {
-            name: np.asarray(value, dtype=np.float32) for name, value in self.values.items()
+            name: np.asarray(value, np.float16 if half and name != "k-center" else np.float32)
+            for name, value in self.values.items()
         }
         np.savez(
             file,
@@ -85,8 +111,16 @@ class ScoreFile:
             sources=json.dumps(list(self.sources), sort_keys=True),
             scores=list(self.values),
             **values,
+            **self.outputs,
         )
         return file.getvalue()
+
+    @property
+    def outputs(self) -> dict[str, Any]:
+        """Labels, and what the network made of the images, where the file has them."""
+        labels = None if self.labels is None else smallest_integers(self.labels)
+        given = {"labels": labels, "features": self.features, "errors": self.errors}
+        return {name: each for name, each in given.items() if each is not None}
 
     @classmethod
     def read(cls, path: Path | str) -> ScoreFile:
@@ -108,19 +142,42 @@ class ScoreFile:
             with np.load(io.BytesIO(content), allow_pickle=False) as archive:
                 found = int(archive["format"])
                 if found == FORMAT:
-                    arrays = {name: archive[name] for name in archive.files}
-                    return cls.of_archive(arrays, hashlib.sha256(content).hexdigest())
+                    read = cls.of_archive({name: archive[name] for name in archive.files})
+                    return replace(read, sha256=hashlib.sha256(read.timeless(content)).hexdigest())
         except Exception:  # a damaged file leads to errors of many kinds
             raise ValueError(f"damaged, or not a score file; make it again with {HOW}") from None
         raise ValueError(f"of format {found}, where this is {FORMAT}; make it again with {HOW}")
 
+    def timeless(self, content: bytes) -> bytes:
+        """Return the file's content as it would be of runs whose time was not taken.
+
+        Runs that differ in nothing else have the same scores, and are the same for later ones.
+        """
+        if not any("seconds" in source for source in self.sources):
+            return content
+        without = [{k: v for k, v in each.items() if k != "seconds"} for each in self.sources]
+        return replace(self, sources=without).to_bytes()
+
     @classmethod
-    def of_archive(cls, arrays: dict[str, np.ndarray], sha256: str) -> ScoreFile:
+    def of_archive(cls, arrays: dict[str, np.ndarray]) -> ScoreFile:
         values = {str(name): arrays[str(name)] for name in arrays["scores"]}
         shape = (int(arrays["num_images"]),)
         whole = all(
-            each.shape == shape and each.dtype == np.float32 and not np.isinf(each).any()
+            each.shape == shape
+            and each.dtype in (np.float16, np.float32)
+            and not np.isinf(each).any()
             for each in values.values()
+        )
+        values = {name: each.astype(np.float32, copy=False) for name, each in values.items()}
+        labels = arrays.get("labels")
+        if labels is not None:
+            labels = labels.astype(np.int64)
+            whole &= digest(labels) == str(arrays["labels_sha256"])
+        features, errors = arrays.get("features"), arrays.get("errors")
+        whole &= all(
+            each.dtype == np.float16 and each.ndim == 2 and each.shape[:1] == shape
+            for each in (features, errors)
+            if each is not None
         )
         if not values or not whole:
             raise ValueError("not one number per image")
@@ -131,8 +188,15 @@ class ScoreFile:
             values,
             json.loads(str(arrays["sources"])),
             data_sha256,
-            sha256,
+            labels=labels,
+            features=features,
+            errors=errors,
         )
+
+
+def smallest_integers(labels: np.ndarray) -> np.ndarray:
+    """Labels in the fewest bytes that hold them."""
+    return labels.astype(np.min_scalar_type(int(labels.max(initial=0))))
 
 
 def digest(labels: np.ndarray) -> str:
@@ -143,19 +207,32 @@ def digest(labels: np.ndarray) -> str:
 def read_score(
     task: Task, option: str, path: str | None, score: str | None
 ) -> tuple[np.ndarray, ScoreFile]:
-    """A score of the task's training images from a file, which is refused if it is of others.
+    """A score of the task's training images from a file, see `read_file`.
 
     Args:
-        task: whose data set's name, number of images and labels the file has to have.
-        option: name of the method's option that gave the path.
-        path: of the file.
+        task, option, path: as for `read_file`.
         score: its name; None for the only one in the file.
 
     Returns:
         float32 [N], NaN where an image has no score; and the file that it was read from.
 
     Raises:
-        OptionError: for no file, an unreadable or damaged one, one of other data or other scores.
+        OptionError: as `read_file`, and for a file without that score.
+    """
+    file = read_file(task, option, path)
+    return file.score(option, score)[1], file
+
+
+def read_file(task: Task, option: str, path: str | None) -> ScoreFile:
+    """A file of scores of the task's training images, which is refused if it is of others.
+
+    Args:
+        task: whose data set's name, number of images and labels the file has to have.
+        option: name of the method's option that gave the path.
+        path: of the file.
+
+    Raises:
+        OptionError: for no file, an unreadable or damaged one, and one of other data.
     """
     if path is None:
         raise OptionError(option, f"not given; make a score file with {HOW}")
@@ -176,9 +253,4 @@ def read_score(
         raise OptionError(
             option, f"of images with other labels, as another {settings} gives; {remedy}"
         )
-    names = ", ".join(file.values)
-    if score is None and len(file.values) > 1:
-        raise OptionError(option, f"has {names}; choose one with `coreset_score`")
-    if score is not None and score not in file.values:
-        raise OptionError(option, f"has {names}, not {score}; make one that has it with {HOW}")
-    return file.values[score or names], file
+    return file

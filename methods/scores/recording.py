@@ -91,7 +91,14 @@ class Recording(nn.Module):
         """Return the recorded scores as a file that names its source."""
         values = {name: value.float().cpu().numpy() for name, value in self.values().items()}
         task = self.task
-        return ScoreFile(task.dataset, digest(task.labels), values, [source], task.data_sha256)
+        return ScoreFile(
+            task.dataset,
+            digest(task.labels),
+            values,
+            [source],
+            task.data_sha256,
+            labels=task.labels,
+        )
 
     def get_extra_state(self) -> dict:
         return {"step": self.step}
