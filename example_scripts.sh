@@ -40,6 +40,21 @@ scoring() {
     python -m engine.scores $runs/half --score irreducible-loss --out $runs/irreducible.npz
 }
 
+# All scores of CIFAR-10's training images, from three runs, and how they agree.   scores FLAGS-OF-THE-PART
+scores() {
+    local folder=results/scores dry= names=forgetting,el2n,aum,dyn-unc,dual,dual-mean
+    [ ! -e $folder/features.npz ] || return 0
+    if is_dry "$@"; then dry=--dry-run; fi
+    python sweep.py --results-dir $folder --data-dir "$DATA_DIR" --jobs 2 --eval-every 5 --grid configs/scores.toml $dry
+    [ -z "$dry" ] || return 0
+    local runs=($folder/cifar10_SGD_*) make="python -m engine.scores --data-dir $DATA_DIR"
+    names+=,tdds-30,tdds-50,tdds-70,tdds-80,tdds-90,grand,entropy,margin,least-confidence,moderate
+    $make "${runs[@]}" --score $names --half --out $folder/cifar10.npz
+    $make "${runs[0]}" --score k-center --out $folder/k-center.npz
+    $make "${runs[@]}" --score el2n,aum --features --out $folder/features.npz
+    python -m plots correlations $folder/cifar10.npz $folder/k-center.npz
+}
+
 # Plain SGD at several lengths of training, from which those of part cpu were chosen.
 lengths() { sweep lengths --jobs 2 --grid configs/lengths.toml "$@"; }
 
@@ -67,6 +82,7 @@ priming() { sweep priming --jobs 2 --eval-every 2 --grid configs/priming.toml "$
 
 # Every method at equal steps and at equal compute.
 rivals() {
+    scores "$@"
     scoring "$@"
     sweep rivals --jobs 2 --eval-every 4 --grid configs/rivals.toml "$@"
 }

@@ -1,21 +1,20 @@
 """How long each way of choosing a core-set takes.
 
-    python -m benchmarks.selection
-
-Features are non-negative and in clusters, as those of a network; errors are its, of which most are
-small.
+Features are non-negative and in clusters, as those of a network; most errors are small.
 """
 
 from __future__ import annotations
 
 import argparse
 import resource
+import sys
 import time
 
 import numpy as np
 
-from engine.source import processor_name
 from methods.selection import SELECTION, Candidates
+
+from .ours import machine
 
 
 def make_candidates(images: int, features: int, classes: int) -> tuple[Candidates, np.ndarray]:
@@ -41,15 +40,16 @@ def make_candidates(images: int, features: int, classes: int) -> tuple[Candidate
     return candidates, labels
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=50_000)
-    parser.add_argument("--features", type=int, default=512)
-    parser.add_argument("--classes", type=int, default=10)
-    parser.add_argument("--budget", type=float, default=0.3)
-    options = parser.parse_args()
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.selection", description=__doc__)
+    parser.add_argument("--images", type=int, default=50_000, help="[default: 50000]")
+    parser.add_argument("--features", type=int, default=512, help="of each [default: 512]")
+    parser.add_argument("--classes", type=int, default=10, help="[default: 10]")
+    parser.add_argument("--budget", type=float, default=0.3, help="to choose [default: 0.3]")
+    options = parser.parse_args(arguments)
     candidates, labels = make_candidates(options.images, options.features, options.classes)
-    print(f"{options.images:,} images, {options.features} features, {processor_name()}")
+    print(machine())
+    print(f"{'':<20}{'seconds':>8}{'most GiB so far':>18}")
     for name, rule in SELECTION.items():
         groups = [np.arange(options.images)]
         if rule.always_per_class:
@@ -59,8 +59,9 @@ def main() -> None:
             rule.choose(candidates[group], int(options.budget * len(group)))
         seconds = time.perf_counter() - start
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print(f"{name:<18} {seconds:7.2f} s   most memory so far {memory:.1f} GiB", flush=True)
+        print(f"{name:<20}{seconds:8.2f}{memory:18.1f}", flush=True)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

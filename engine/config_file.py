@@ -27,7 +27,9 @@ from .values import Convert, number, one_of, quoted
 #: Settings that every version wrote. Of the others an older version may have had none.
 ALWAYS = {"dataset", "model", "method", "augmentation", "budget", "epochs", "seed"}
 ALWAYS |= {"method_options", "augmentation_options"}
-RENAMED = {"warmup_epochs": "uniform_epochs"}  # options: former name -> today's
+#: Options of methods and augmentations: former name -> today's, and their values likewise.
+RENAMED = {"warmup_epochs": "uniform_epochs", "coreset_keep": "coreset_select"}
+RENAMED_VALUES = {"coreset_keep": {"highest": "top", "lowest": "bottom"}}
 REALISED = ("realised_fraction", "share_of_images_kept")  # of method_summary: today's name, former
 
 
@@ -50,6 +52,8 @@ class Config:
     processes: int
     realised_fraction: float | None  # of images kept or steps scored, where the method counts it
     scoring_cost: float | None  # of the runs behind a score file, in forward passes of one image
+    scoring_seconds: float | None  # of the same; None where none is known
+    selection_seconds: float | None  # that choosing a core-set took
     tuned: bool  # whether sweep.py `tune` chose the settings
     data_sha256: str | None  # of the decoded images and labels, where the run's version wrote it
     files_sha256: dict[str, str]  # of the files that options name: option -> digest
@@ -126,6 +130,10 @@ def check(content: object) -> Config:
         processes=as_given("processes", number(int, low=1), config.get("processes", 1)),
         realised_fraction=as_given(f"method_summary: {REALISED[0]}", fraction, realised, True),
         scoring_cost=as_given("scoring_cost", cost, config.get("scoring_cost"), True),
+        scoring_seconds=as_given("scoring_seconds", cost, config.get("scoring_seconds"), True),
+        selection_seconds=as_given(
+            "method_summary: selection_seconds", cost, summary.get("selection_seconds"), True
+        ),
         tuned=tuned,
         data_sha256=as_given("data_sha256", digest, config.get("data_sha256"), True),
         files_sha256={
@@ -169,7 +177,11 @@ def read_options(
 ) -> dict[str, Any]:
     """Return the options of a method or augmentation, likewise."""
     former = {old: new for old, new in RENAMED.items() if new in declared and old not in declared}
-    options = {former.get(name, name): value for name, value in written.items()}
+    options = {}
+    for name, value in written.items():
+        if name in former:
+            name, value = former[name], RENAMED_VALUES.get(name, {}).get(str(value), value)
+        options[name] = value
     return check_options(key, chosen, declared, options, absent="before")
 
 

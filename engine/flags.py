@@ -79,6 +79,7 @@ ELSEWHERE = {
     "--workers": "--num-threads",
     "--num-workers": "--num-threads",
     "--output-dir": "--results-dir",
+    "--coreset-keep": "--coreset-select top or bottom",
     "--optimizer": "--lr, --momentum and --weight-decay: there is SGD only",
     **{f"--list-{kind}": f"--list {kind}" for kind in LISTS},
 }

@@ -81,6 +81,7 @@ def describe(
         "data_sha256": task.data_sha256,
         "files_sha256": dict(trainer.method.files),
         "scoring_cost": trainer.method.scoring_cost,
+        "scoring_seconds": trainer.method.scoring_seconds,
         **({"own_parts": parts} if (parts := own_parts(vars(settings))) else {}),
         "steps_per_epoch": task.steps_per_epoch,
         "total_steps": task.steps,

@@ -108,6 +108,7 @@ class Method(nn.Module):
     files: Mapping[str, str | None] = MappingProxyType({})
     #: Of the runs behind these files, in forward passes of one image; None where they do not say.
     scoring_cost: int | None = 0
+    scoring_seconds: float | None = 0.0  # of the same
 
     def __init__(self, task: Task):
         super().__init__()

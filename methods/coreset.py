@@ -124,10 +124,9 @@ class Coreset(RandomSubset):
         start = time.perf_counter()
         super().__init__(task)
         del self.candidates  # of which the run needs nothing
-        self.seconds = {"selection_seconds": time.perf_counter() - start}
-        if file.seconds is not None:
-            self.seconds["scoring_seconds"] = file.seconds
-        self.files, self.scoring_cost = {"coreset_file": file.sha256}, file.cost
+        self.seconds = time.perf_counter() - start
+        self.files = {"coreset_file": file.sha256}
+        self.scoring_cost, self.scoring_seconds = file.cost, file.seconds
 
     def select(self) -> Tensor:
         labels, size = self.task.labels, self.task.subset_size
@@ -166,7 +165,7 @@ class Coreset(RandomSubset):
         return self.weights[batch.index] if self.weighted else None
 
     def summary(self) -> dict[str, float]:
-        return self.seconds
+        return {"selection_seconds": self.seconds}
 
 
 def proportional(counts: np.ndarray, size: int) -> np.ndarray:

@@ -13,7 +13,8 @@ from .stale_losses import StaleLosses
 class OrderDP(StaleLosses):
     """Each budgeted epoch trains on the largest stale losses of a uniform pool of rho * N images.
 
-    Xu et al. 2025, "OrderDP". The pool is drawn without replacement; the share kappa of it with
+    Jin et al. 2026, "OrderDP: A Theoretically Guaranteed Lossless Dynamic Data Pruning
+    Framework". The pool is drawn without replacement; the share kappa of it with
     the largest losses, 3 before the first visit, is trained on, in random order and unweighted.
     kappa = b / rho, so that an epoch has floor(b * N) images.
     """
@@ -30,7 +31,7 @@ class OrderDP(StaleLosses):
                 above=0,
                 high=1,
                 help="orderdp: fraction of all images in the pool, at least `budget`; default "
-                "1.5 * budget, at most 1 (Xu et al. 2025)",
+                "1.5 * budget, at most 1 (Jin et al. 2026)",
             ),
         ] = None,
         **options: Any,

@@ -64,7 +64,8 @@ class RhoLoss(Selecting):
     ):
         super().__init__(task, **options)
         values, file = read_score(task, "rho_file", rho_file, "irreducible-loss")
-        self.files, self.scoring_cost = {"rho_file": file.sha256}, file.cost
+        self.files = {"rho_file": file.sha256}
+        self.scoring_cost, self.scoring_seconds = file.cost, file.seconds
         losses = torch.from_numpy(values)
         self.register_buffer("irreducible_losses", losses.to(task.device))
         self.register_buffer("scored", (~losses.isnan()).nonzero().squeeze(1).to(task.device))

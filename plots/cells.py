@@ -81,6 +81,8 @@ def describe(run: Run, several: Collection[str] = ()) -> dict:
         "num_images": config.num_images,
         "realised_fraction": config.realised_fraction,
         "scoring_cost": config.scoring_cost,
+        "scoring_seconds": config.scoring_seconds,
+        "selection_seconds": config.selection_seconds,
         **{key: settings[key] for key in ("dataset", "model", "epochs", "seed", "budget")},
         **{key: settings[key] for key in ("imbalance", "label_noise", "validation")},
         **{key: settings[key] for key in ("compute_budget", "schedule", "method", "augmentation")},

@@ -16,8 +16,10 @@ from .gap import Gap
 from .heat_map import plot_heat_map
 from .study import Study
 from .style import save
+from .total_time import plot_total_time
 
 GROUPS = "worst-group"  # a figure of the setups whose images come in groups
+TIME = "time"  # a figure of those with methods whose scores took a run
 KINDS: dict[str, Callable[[Study], Figure]] = {
     "accuracy": plot_accuracy,
     "difference": plot_differences,
@@ -26,8 +28,10 @@ KINDS: dict[str, Callable[[Study], Figure]] = {
     "heat-map": plot_heat_map,
     "entropy": plot_entropy,
     "curves": plot_curves,
+    TIME: plot_total_time,
 }
-BY_AUGMENTATION = ("difference", "entropy", "curves")  # a file each, so that panels stay large
+# A file for each augmentation, so that panels stay large.
+BY_AUGMENTATION = ("difference", "entropy", "curves", TIME)
 
 
 def save_figures(study: Study, kind: str, folder: Path) -> tuple[list[Path], list[str]]:
@@ -51,6 +55,8 @@ def parts(study: Study, kind: str) -> Iterator[tuple[str, Study]]:
     """Yield the content of each figure and its name: a setup, or one augmentation of it."""
     for setup, part in study.split("setup"):
         if kind == GROUPS and part.runs["worst_group_accuracy"].isna().all():
+            continue
+        if kind == TIME and not (part.runs["scoring_seconds"] > 0).any():
             continue
         if kind in BY_AUGMENTATION:
             for augmentation in part.augmentations:

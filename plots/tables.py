@@ -78,7 +78,21 @@ COSTS: dict[str, Callable[[pd.DataFrame], str]] = {
     "scoring run": scoring_run,
     "realised": realised,
     "seconds": lambda runs: f"{runs['seconds'].mean():.0f}",
+    "scoring seconds": lambda runs: in_seconds(runs["scoring_seconds"].mean()),
+    "choosing seconds": lambda runs: in_seconds(runs["selection_seconds"].mean()),
 }
+#: Shown where any run of the setup has them.
+OF_CORE_SETS = {"scoring seconds": "scoring_seconds", "choosing seconds": "selection_seconds"}
+
+
+def in_seconds(mean: float) -> str:
+    return f"{mean:.1f}" if mean > 0 else ""
+
+
+def costs_of(part: Study) -> dict[str, Callable[[pd.DataFrame], str]]:
+    """Return the columns of one setup's costs."""
+    absent = {name for name, column in OF_CORE_SETS.items() if not (part.runs[column] > 0).any()}
+    return {name: show for name, show in COSTS.items() if name not in absent}
 
 
 def caption(part: Study) -> str:
@@ -124,7 +138,8 @@ def markdown_costs(study: Study) -> str:
     """A table per setup of what each accuracy cost."""
     tables = []
     for _, part in study.split("setup"):
-        rows = [["augmentation", "method", "budget", f"{part.accuracy} accuracy", *COSTS]]
+        costs = costs_of(part)
+        rows = [["augmentation", "method", "budget", f"{part.accuracy} accuracy", *costs]]
         texts = cell_texts(part)
         for augmentation, budget in product(part.augmentations, part.budgets):
             for label, *_ in part.methods:
@@ -133,14 +148,18 @@ def markdown_costs(study: Study) -> str:
                     cell = part.where("augmentation_label", augmentation).where("budget", budget)
                     numbers = cell.where("method_label", label).runs
                     row = [augmentation, label, f"{100 * budget:g}%", accuracy]
-                    rows.append([*row, *(show(numbers) for show in COSTS.values())])
+                    rows.append([*row, *(show(numbers) for show in costs.values())])
+        more = ""
+        if len(costs) == len(COSTS):
+            more = "; scoring seconds those of the runs behind a score file, choosing seconds those"
+            more += " of choosing a core-set by it"
         tables.append(
             f"{part.title}: what each accuracy cost, as means over seeds. Compute is the number of "
             "epochs of plain training that cost as much, where an image trained on costs "
             f"{TRAINING_COST} and one that is only scored 1; scoring run is what the runs behind a "
             "score file cost, in the same unit, where that is known. Realised is the fraction of "
             "images that passes kept, or of steps that scored, of methods that decide it as they "
-            f"go. Seconds are of selection, data and training.\n\n{markdown_table(rows)}"
+            f"go. Seconds are of selection, data and training{more}.\n\n{markdown_table(rows)}"
         )
     return "\n".join(tables)
 

@@ -16,7 +16,7 @@ from PIL import Image
 from scipy import stats
 from small_files import write_cifar10
 
-from benchmarks import end_to_end, gpu_check, packed_jpeg, scaling, throughput
+from benchmarks import end_to_end, gpu_check, packed_jpeg, scaling, selection, throughput
 from benchmarks import start as starting
 from benchmarks.kernels import occupied
 from benchmarks.ours import read_settings
@@ -24,6 +24,7 @@ from benchmarks.plain_loop import PLAIN_LOOPS, Candidate, HardBatches, NumberedI
 from budgetbench import CSGDSampler, PSGDSampler
 from data import Dataset
 from engine.build import load_dataset
+from methods.selection import SELECTION
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 IMAGES, BATCH, STEPS = 200, 16, 6  # of an epoch at half the budget
@@ -342,6 +343,14 @@ def test_packed_jpeg(main_here: Callable, tmp_path: Path) -> None:
     assert [line.split()[0] for line in lines[2:4]] == ["torchvision", "packed"]
     assert all(float(word) > 0 for line in lines[2:4] for word in line.split()[1:])
     assert "packed to torchvision, per core: " in lines[-1]
+
+
+def test_selection(main_here: Callable) -> None:
+    words = ("--images", 400, "--features", 5, "--classes", 4, "--budget", 0.2)
+    ended = main_here(selection.main, *words)
+    assert ended.returncode == 0, ended.stderr
+    _, _, *lines = ended.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == list(SELECTION)
 
 
 @pytest.mark.slow

@@ -157,6 +157,10 @@ def test_former_names_are_read(tmp_path):
     assert read_config(write_run(tmp_path / "a", 80, facts=facts)).realised_fraction == 0.75
     own = dict(method="p-SGD", method_options={"warmup_epochs": 2})
     assert 2 in read_config(write_run(tmp_path / "b", 80, own)).settings["method_options"].values()
+    for number, (former, now) in enumerate([("highest", "top"), ("lowest", "bottom")]):
+        own = dict(method="coreset", method_options={"coreset_keep": former})
+        config = read_config(write_run(tmp_path / f"c{number}", 80, own))
+        assert config.settings["method_options"]["coreset_select"] == now
 
 
 def test_committed_runs_are_read_as_they_are_written():

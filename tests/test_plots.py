@@ -26,7 +26,7 @@ from plots.claims import CLAIMS, GROUPED, Claim, check
 from plots.curves import plot_curves
 from plots.estimates import estimate, without_pairing
 from plots.evidence import Pooled, judge
-from plots.figures import BY_AUGMENTATION, GROUPS, KINDS
+from plots.figures import BY_AUGMENTATION, GROUPS, KINDS, TIME
 from plots.study import Study, read_study, summarise, summarise_differences
 from plots.style import LOOKS, look_of
 from plots.tables import is_best, latex, markdown, markdown_costs
@@ -303,12 +303,36 @@ def test_all_tables_are_written(made):
         assert (made / name).read_text() == write(study)
 
 
+def test_time_of_core_sets_is_told_and_drawn(tmp_path):
+    """Scoring took a run of 400 s, choosing 3 s; the run itself as long as that of the others."""
+    for seed in (1, 2):
+        facts = {"scoring_seconds": 400.0, "method_summary": {"selection_seconds": 3.0}}
+        own = dict(method="coreset", seed=seed)
+        write_run(tmp_path / f"coreset{seed}", 70, own, facts=facts)
+        facts = {"scoring_seconds": 0.0}
+        write_run(tmp_path / f"unif{seed}", 72, dict(method="unif-SGD", seed=seed), facts=facts)
+    study = read_study(tmp_path)
+    lines = [line for line in markdown_costs(study).splitlines() if line.startswith("| ")]
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert table[0][-2:] == ["scoring seconds", "choosing seconds"]
+    assert {row[1]: row[-2:] for row in table[1:]} == {
+        "coreset": ["400.0", "3.0"],
+        "unif-SGD": ["", ""],
+    }
+    (axis,) = KINDS[TIME](study).axes
+    seconds = study.runs["seconds"].iloc[0]
+    ends = [tuple(line.get_xdata()) for line in axis.lines if len(line.get_xdata()) == 2]
+    assert (seconds, seconds + 403) in [tuple(pytest.approx(x) for x in pair) for pair in ends]
+    assert axis.get_xscale() == "log"
+
+
 # Figures
 
 
 def test_every_figure_is_a_png_and_a_pdf_with_embedded_fonts(made):
     names = [kind for kind in KINDS if kind not in (*BY_AUGMENTATION, GROUPS)]
-    names += [f"{kind}_{name}" for kind in BY_AUGMENTATION for name in AUGMENTATIONS]
+    kinds = [kind for kind in BY_AUGMENTATION if kind != TIME]
+    names += [f"{kind}_{name}" for kind in kinds for name in AUGMENTATIONS]
     figures = made / "figures"
     assert {path.name for path in figures.iterdir()} == {
         f"cifar10_{name}.{ending}" for name in names for ending in ("png", "pdf")

@@ -1,0 +1,54 @@
+"""Accuracy against all the time it took, that of the runs behind score files included."""
+
+from __future__ import annotations
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .estimates import estimate, seeds_text
+from .study import Study
+from .style import add_legend, add_title, grid_shape, hide_unused, line_style, new_figure
+
+
+def plot_total_time(study: Study) -> Figure:
+    """A panel per budget with methods to compare, a point per method; of one augmentation.
+
+    Time is in seconds, a mean over seeds: of selection, data and training, and of the runs that
+    gave a method its scores and of choosing by them. From where a method would stand without the
+    latter a thin line leads to its point.
+    """
+    study = study.compared()
+    budgets = study.budgets
+    rows, columns = grid_shape(len(budgets), 3)
+    figure, axes = new_figure(rows, columns, 2.6)
+    panels = hide_unused(axes, len(budgets))
+    for axis, budget in zip(panels, budgets):
+        part = study.where("budget", budget)
+        plot_panel(axis, part)
+        counts = part.runs.groupby("method_label").size()
+        axis.set_title(f"budget {100 * budget:g}% ({seeds_text(counts)})")
+    for axis in axes[:, 0]:
+        axis.set_ylabel(f"{study.accuracy} accuracy (%)")
+    for axis in panels[-columns:]:
+        axis.set_xlabel("seconds in all")
+    add_legend(figure, study.methods)
+    add_title(
+        figure,
+        study.augmented_title,
+        "Last-epoch accuracy against all seconds, means over n seeds: selection, data, training "
+        "and, at the end of a thin line, the runs that scores come from; bars: 95% confidence "
+        "interval of the accuracy",
+    )
+    return figure
+
+
+def plot_panel(axis: Axes, part: Study) -> None:
+    for label, method, variant in part.methods:
+        runs = part.runs[part.runs["method_label"] == label]
+        numbers = estimate(runs["test_accuracy"])
+        own = runs["seconds"].mean()
+        total = own + runs[["scoring_seconds", "selection_seconds"]].sum(axis=1).mean()
+        style = line_style(method, variant) | {"linestyle": "none"}
+        axis.plot([own, total], [numbers.mean] * 2, color=style["color"], linewidth=0.6)
+        axis.errorbar(total, numbers.mean, numbers.high - numbers.mean, elinewidth=0.7, **style)
+    axis.set_xscale("log")
