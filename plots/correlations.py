@@ -14,7 +14,7 @@ from errors import UsageError, exit_status_of
 from methods.scores import ScoreFile
 from methods.scores.file import LOW_IS_HARD
 
-from .style import add_title, new_figure, save
+from .style import PAGE, add_title, save
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -76,9 +76,8 @@ def rank_correlations(scores: pd.DataFrame) -> pd.DataFrame:
 
 def plot_correlations(table: pd.DataFrame, images: int) -> Figure:
     """The table as coloured numbers."""
-    figure, axes = new_figure(1, 2, 0.6 + 0.28 * len(table))
-    figure.delaxes(axes[0, 1])
-    axis = axes[0, 0]
+    figure = Figure(figsize=(PAGE, 1.1 + 0.26 * len(table)), layout="constrained")
+    axis = figure.subplots()
     image = axis.imshow(table.to_numpy(), "RdBu_r", vmin=-1, vmax=1, aspect="auto")
     figure.colorbar(image, ax=axis, pad=0.02, aspect=30).ax.grid(False)
     for row, column in np.ndindex(*table.shape):

@@ -113,13 +113,16 @@ def look_of(method: str) -> Look:
 
 
 def line_style(method: str, variant: int) -> dict:
-    """Keywords of `plot` and `errorbar` for a method; its variants are lighter, in other lines."""
+    """Keywords of `plot` and `errorbar` for a method; its variants are lighter, in other lines.
+
+    From the fifth on, colours and lines begin anew and markers are numbers.
+    """
     look = look_of(method)
-    colour = 1 - (1 - np.array(to_rgb(look.colour))) * 0.8**variant
+    colour = 1 - (1 - np.array(to_rgb(look.colour))) * 0.8 ** (variant % len(LINES))
     line = LINES[(LINES.index(look.line) + variant) % len(LINES)] if variant else look.line
     return dict(
         color=tuple(colour),
-        marker=look.marker,
+        marker=look.marker if variant < len(LINES) else f"${variant}$",
         linestyle=line,
         fillstyle="none" if variant % 2 else "full",
         markeredgewidth=0.7,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import conftest
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from laws import assert_inclusion, assert_outcomes, set_probabilities
@@ -26,6 +27,7 @@ from methods.scores import ScoreFile, digest
 from methods.selection import SELECTION, Candidates
 from methods.selection.d2 import nearest
 from methods.selection.facility_location import greedy
+from plots.__main__ import main as plots_main
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -513,3 +515,35 @@ def test_features_are_those_of_the_network(make_run, scores_here: Callable) -> N
     without = scores_here(*common, "--score", "dual")
     assert without.returncode == 0
     assert ScoreFile.read("out.npz").cost == file.cost - 1442, "no pass over the images"
+
+
+# --- Which scores agree ---
+
+
+def test_rank_correlations_are_of_scores_that_are_high_for_hard_images(main_here) -> None:
+    task, random = make_task(num_images=300), np.random.default_rng(0)
+    hardness = random.normal(size=300)
+    values = {
+        "el2n": hardness.astype(np.float32),
+        "aum": -np.exp(hardness).astype(np.float32),  # the same order, low for hard ones
+        "entropy": (hardness + random.normal(size=300)).astype(np.float32),
+    }
+    values["entropy"][:20] = np.nan
+    write_file(task, values=values)
+    write_file(task, "other.npz", values={"k-center": random.permutation(300).astype(np.float32)})
+    outcome = main_here(plots_main, "correlations", "scores.npz", "other.npz", "--out", "agree")
+    assert outcome.returncode == 0, outcome.stderr
+    assert outcome.stdout == "4 scores: agree.png, .pdf and .csv\n"
+    assert Path("agree.png").read_bytes().startswith(b"\x89PNG")
+    table = pd.read_csv("agree.csv", index_col="score")
+    assert list(table) == list(table.index)
+    assert table.loc["el2n", "aum"] == 1
+    apart = list(table).index("el2n") - list(table).index("aum")
+    assert abs(apart) == 1, "like scores stand side by side"
+    expected = stats.spearmanr(values["el2n"][20:], values["entropy"][20:])[0]
+    assert table.loc["entropy", "el2n"] == pytest.approx(expected, abs=1e-4)
+    assert abs(table.loc["k-center", "el2n"]) < 0.3
+    write_file(make_task(num_images=200), "less.npz")
+    outcome = main_here(plots_main, "correlations", "scores.npz", "less.npz")
+    assert outcome.returncode == 2
+    assert "less.npz: of other images than scores.npz" in outcome.stderr
