@@ -2,7 +2,8 @@
 
 python -m plots [RESULTS_DIR]
 
-Or another command: python -m plots report, leaderboard, list, compare, pack, correlations.
+Or another command: python -m plots report, leaderboard, list, compare, pack, correlations,
+published, gains.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from errors import say
 
-from . import correlations, packing, report, shell
+from . import correlations, gains, packing, published, report, shell
 from .command import run_command
 from .figures import KINDS, save_figures
 from .study import Study, summarise, summarise_differences
@@ -25,12 +26,15 @@ COMMANDS = {
     "compare": shell.compare,
     "pack": packing.main,
     "correlations": correlations.main,
+    "published": published.main,
+    "gains": gains.main,
 }
 DESCRIPTION = (
     "Write RESULTS_DIR/summary.csv, differences.csv, tables.md, tables.tex, costs.md and figures/ "
     "from the finished runs in RESULTS_DIR. Other commands, each with --help: report, one page for "
-    "a browser; leaderboard; list; compare RUN RUN; pack FOLDER; correlations FILE of scores. A "
-    "results folder of such a name is ./report."
+    "a browser; leaderboard; list; compare RUN RUN; pack FOLDER; published, beside what was "
+    "published; gains, when choosing pays; correlations FILE of scores. A results folder of such "
+    "a name is ./report."
 )
 
 

@@ -12,6 +12,7 @@ from methods import METHODS
 
 from .estimates import estimate
 from .evidence import CONTRADICTED, SUPPORTED, UNDECIDED, Pooled, judge, pair, pool
+from .published import UNIFORM
 from .study import CELL, REFERENCE, Study
 from .style import ORDER
 
@@ -22,12 +23,6 @@ NEGLIGIBLE = 0.5  # points: a smaller advantage is none
 CLOSE = 1.0  # points: within which accuracies are about equal
 CONSISTENT = 0.75  # of the cells, that a consistent advantage shows in
 LEAST_METHODS = 4  # to correlate over
-#: Arazo et al. 2021: percent of unif-SGD, linear schedule, by budget; 1 is full training.
-PUBLISHED = {
-    "cifar10": {0.2: 92.0, 0.3: 92.8, 0.5: 93.8, 0.7: 94.0, 1.0: 94.6},
-    "cifar100": {0.2: 70.5, 0.3: 71.7, 0.5: 73.1, 0.7: 74.4, 1.0: 74.6},
-}
-
 
 #: From pooled differences, and the number of tests that the claim has to pass, to a verdict.
 Judge = Callable[[Pooled, int], str]
@@ -93,7 +88,7 @@ def augmentation_helps_more(part: Study) -> Iterator[Case]:
 
 def third_equals_whole(part: Study) -> Iterator[Case]:
     """unif-SGD with the stronger augmentation at 30% against SGD with the standard one at 100%."""
-    if part.runs["dataset"].iloc[0] in PUBLISHED:
+    if part.runs["dataset"].iloc[0] in UNIFORM:
         strong = select(part, method=REFERENCE, augmentation=STRONG, budget=0.3)
         whole = select(part, method="SGD", augmentation="standard", budget=1.0)
         pooled = pair(strong, whole, ["setup"])
@@ -125,7 +120,7 @@ def beats_fixed_subset(part: Study) -> Iterator[Case]:
 
 def stays_close_to_whole(part: Study) -> Iterator[Case]:
     """unif-SGD at each published budget against SGD at the whole one, standard augmentation."""
-    published = PUBLISHED.get(part.runs["dataset"].iloc[0], {})
+    published = UNIFORM.get(part.runs["dataset"].iloc[0], {})
     if set(part.runs["schedule"]) != {"linear"}:
         return
     whole = select(part, method="SGD", augmentation="standard", budget=1.0)

@@ -101,7 +101,7 @@ def read_study(results: Path) -> Study:
     if not runs:
         return Study(pd.DataFrame(), pd.DataFrame(), notes)
     table, more = arrange(runs, results)
-    numbers = ["step", *NEEDED, *CLASS_COLUMNS, *GROUPS]
+    numbers = ["step", "train_accuracy", *NEEDED, *CLASS_COLUMNS, *GROUPS]
     curves = pd.concat(
         [runs[index].curve.reindex(columns=numbers).assign(run=index) for index in table.index]
     )

@@ -326,6 +326,73 @@ def test_time_of_core_sets_is_told_and_drawn(tmp_path):
     assert axis.get_xscale() == "log"
 
 
+def cells_of(text: str) -> dict[str, list[str]]:
+    """The cells of a Markdown table's rows by their first."""
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {row[0]: row[1:] for row in table}
+
+
+def test_published_numbers_stand_beside_the_same_here(tmp_path, main_here):
+    """Differences paired by seed: unif-SGD loses 2.4, 2.6 and 2.8; the subset 3 to 4 more."""
+    for seed in (1, 2, 3):
+        place = dict(seed=seed)
+        write_run(tmp_path / f"full{seed}", 90 + seed, place)
+        own = dict(method="unif-SGD", budget=0.2) | place
+        write_run(tmp_path / f"unif{seed}", 87.4 + 0.8 * seed, own, entropy=10.8)
+        own = dict(method="random-subset", budget=0.2) | place
+        write_run(tmp_path / f"subset{seed}", 84.9 + 0.3 * seed, own)
+        own = dict(method="p-SGD", budget=0.2) | place
+        write_run(tmp_path / f"p{seed}", 87.4 + 0.8 * seed, own, entropy=0.99 * math.log(IMAGES))
+        own = dict(method="unif-SGD", budget=0.3, augmentation="ricap") | place
+        write_run(tmp_path / f"ricap{seed}", 91 + seed, own)
+    outcome = main_here(command.main, "published", tmp_path)
+    assert outcome.returncode == 0, outcome.stderr
+    text = (tmp_path / "published.md").read_text()
+    assert outcome.stdout.strip() == text.strip()
+    rows = cells_of(text)
+    low, high = stats.t.interval(0.95, 2, loc=-3, scale=0.2 / math.sqrt(3))
+    assert rows["unif-SGD at 20% - full training"] == [
+        "-2.6",
+        "-3.00",
+        f"{low:+.2f} to {high:+.2f}",
+        "3",
+        "agrees",
+    ]
+    assert rows["random-subset - unif-SGD at 20%"][:2] == ["-7.5", "-3.50"]
+    assert rows["random-subset - unif-SGD at 20%"][-1] == "ours is higher"
+    assert rows["unif-SGD with RICAP at 30% - full training, standard"][:2] == ["about 0", "+1.00"]
+    assert rows["H(c) of p-SGD at 20%, of the most"][:2] == ["0.995", "0.990"]
+    assert not any("50%" in name for name in rows), "nothing was run there"
+
+
+def test_gains_stand_over_how_much_is_learnt_by_heart(tmp_path, main_here):
+    for epochs, known in ((4, 60.0), (8, 95.0)):
+        for seed in (1, 2, 3):
+            own = dict(seed=seed, epochs=epochs, budget=0.2)
+            folder = tmp_path / f"study{epochs}"
+            write_run(folder / f"unif{seed}", known, own | dict(method="unif-SGD"))
+            write_run(folder / f"dro{seed}", known + seed, own | dict(method="dro"))
+            write_run(folder / f"cvar{seed}", known, own | dict(method="cvar"))
+            noisy = own | dict(label_noise=0.2)
+            write_run(folder / f"noisy{seed}", known, noisy | dict(method="unif-SGD"))
+            write_run(folder / f"noisy-dro{seed}", known, noisy | dict(method="dro"))
+    stem = tmp_path / "gains"
+    words = (tmp_path / "study4", tmp_path / "study8", "--out", stem)
+    outcome = main_here(command.main, "gains", *words)
+    assert outcome.returncode == 0, outcome.stderr
+    table = pd.read_csv(f"{stem}.csv")
+    assert table[["method", "epochs", "by_heart", "mean", "n"]].values.tolist() == [
+        ["dro", 4, 60.0, 2.0, 3],
+        ["dro", 8, 95.0, 2.0, 3],
+    ]
+    assert stem.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    write_run(tmp_path / "alone" / "dro", 70, dict(method="dro"))
+    outcome = main_here(command.main, "gains", tmp_path / "alone")
+    assert outcome.returncode == 2
+    assert "no method shares 3 seeds with unif-SGD" in outcome.stderr
+
+
 # Figures
 
 

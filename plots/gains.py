@@ -1,0 +1,130 @@
+"""When choosing images pays: gain over uniform sampling against how much is learnt by heart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from engine.flags import Parser
+from errors import UsageError, exit_status_of
+
+from .estimates import LEAST_PAIRS, estimate
+from .study import CELL, REFERENCE, Study, paired_differences, read_study
+from .style import INTERVAL, PAGE, add_legend, add_title, in_order, line_style, save
+
+#: Methods shown: those of the two published works.
+METHODS = ("p-SGD", "c-SGD", "selective-backprop", "dro", "random-subset")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Draw the gain of each method over uniform sampling against how much is learnt by heart."""
+    parser = Parser(prog="python -m plots gains", description=main.__doc__, allow_abbrev=False)
+    parser.add_argument(
+        "results_dirs", type=Path, nargs="+", metavar="RESULTS_DIR", help="a study, at any depth"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("results/gains"),
+        metavar="STEM",
+        help="to write .png, .pdf and .csv [default: results/gains]",
+    )
+
+    def work() -> int:
+        options = parser.parse_args(arguments)
+        table = pd.concat([gains(read_study(folder)) for folder in options.results_dirs])
+        if table.empty:
+            folders = ", ".join(map(str, options.results_dirs))
+            raise UsageError(
+                f"{folders}: no method shares {LEAST_PAIRS} seeds with {REFERENCE} on balanced "
+                "data; give studies that have it"
+            )
+        save(plot_gains(table), options.out)
+        table.round(4).to_csv(f"{options.out}.csv", index=False)
+        print(f"{len(table)} gains in {table['setup'].nunique()} setups: {options.out}.png")
+        return 0
+
+    return exit_status_of("python -m plots gains", work)
+
+
+def gains(study: Study) -> pd.DataFrame:
+    """One row per cell of `METHODS` with standard augmentation, balanced data and right labels.
+
+    `by_heart` is unif-SGD's training accuracy in percent, in the last epoch and as it trains, of
+    the same setup and budget; `mean`, `low` and `high` are the method's gain in points.
+    """
+    runs = study.runs
+    if runs.empty:
+        return pd.DataFrame()
+    plain = runs["imbalance"].isna() & runs["label_noise"].isna() & ~runs["compute_budget"]
+    runs = runs[plain & (runs["augmentation"] == "standard")]
+    heart = runs[runs["method"] == REFERENCE].groupby(["setup", *CELL])["train_accuracy"].mean()
+    rows = []
+    pairs = paired_differences(runs)
+    pairs = pairs[pairs["method"].isin(METHODS)]
+    for key, cell in pairs.groupby(["setup", "method", "method_label", *CELL], sort=False):
+        setup, method, label, augmentation, budget = key
+        found = estimate(cell["difference"])
+        if found.n >= LEAST_PAIRS:
+            rows.append(
+                {
+                    "setup": setup,
+                    "dataset": cell["dataset"].iloc[0],
+                    "epochs": cell["epochs"].iloc[0],
+                    "budget": budget,
+                    "method": method,
+                    "method_label": label,
+                    "by_heart": heart[setup, augmentation, budget],
+                    **found._asdict(),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def plot_gains(table: pd.DataFrame) -> Figure:
+    """Mean and interval of each gain; uniform sampling is the line at zero."""
+    figure = Figure(figsize=(PAGE, 3.4), layout="constrained")
+    axis = figure.subplots()
+    methods = in_order(table)
+    axis.axhline(0, color=line_style(REFERENCE, 0)["color"], linewidth=0.8)
+    places = sorted(table["by_heart"].unique())
+    for i, (label, method, variant) in enumerate(methods):
+        own = table[table["method_label"] == label].sort_values("by_heart")
+        shift = 0.7 * ((i + 0.5) / len(methods) - 0.5)
+        axis.errorbar(
+            own["by_heart"] + shift,
+            own["mean"],
+            own["high"] - own["mean"],
+            elinewidth=0.7,
+            **line_style(method, variant) | {"linestyle": "none"},
+        )
+    for place in places:
+        cell = table[table["by_heart"] == place].iloc[0]
+        text = f"{cell['dataset']}, {cell['epochs']:g} epochs, {cell['budget']:.0%}"
+        axis.annotate(
+            text,
+            (place, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, 2),
+            textcoords="offset points",
+            rotation=45,
+            fontsize=6,
+        )
+    axis.set_yscale("symlog", linthresh=3)
+    axis.set_yticks(
+        [-30, -10, -3, -2, -1, 0, 1, 2, 3], ["-30", "-10", "-3", "-2", "-1", "0", "1", "2", "3"]
+    )
+    axis.set_xlabel("training accuracy under uniform sampling, last epoch (%)")
+    axis.set_ylabel("gain over unif-SGD (points)")
+    add_legend(figure, [*methods])
+    add_title(
+        figure,
+        "When does choosing images pay?",
+        f"Last-epoch test accuracy minus {REFERENCE}'s at equal steps, paired by seed, {INTERVAL}; "
+        "each place is a setup and budget, from short trainings to those that learn their images "
+        "by heart; beyond 3 points the scale is logarithmic",
+    )
+    return figure
