@@ -24,6 +24,7 @@ class PSGDSampler(BatchSampler):
         subset_size: images drawn per epoch (of all processes together), floor(b * N) for a
             budget b; by default all.
         smoothing: multiple of the mean importance added to every image's.
+        averaging: whether an image's importance is of all its visits, not of the last alone.
 
     >>> sampler = PSGDSampler(100, batch_size=8, subset_size=30)  # a budget of 0.3
     >>> for batch in sampler:  # or DataLoader(dataset, batch_sampler=sampler)
@@ -42,6 +43,7 @@ class PSGDSampler(BatchSampler):
         *,
         subset_size: int | None = None,
         smoothing: float = 1.0,
+        averaging: bool = True,
         num_replicas: int = 1,
         rank: int = 0,
         device: torch.device | str = "cpu",
@@ -53,7 +55,7 @@ class PSGDSampler(BatchSampler):
             raise ValueError(
                 f"subset_size {subset_size}: give {self.draw_size}, one batch, to {num_samples}"
             )
-        self.smoothing = smoothing
+        self.smoothing, self.averaging = smoothing, averaging
         self.register_buffer("total", torch.zeros(num_samples, device=self.device))
         self.register_buffer("visits", torch.zeros(num_samples, device=self.device))
 
@@ -99,6 +101,9 @@ class PSGDSampler(BatchSampler):
 
     def record(self, index: Tensor, probability: Tensor) -> None:
         """`update` without its checks: indices [b], probabilities [b] float32, on this device."""
+        if not self.averaging:  # so that each sum begins anew, of as many as are in the batch
+            self.total.index_fill_(0, index, 0)
+            self.visits.index_fill_(0, index, 0)
         self.total.index_add_(0, index, 1 - probability)
         self.visits.index_add_(0, index, torch.ones_like(probability))
 

@@ -42,6 +42,13 @@ class PSGD(Selecting, UnifSGD):
                 "0 turns it off (Chang et al. 2017)",
             ),
         ] = 1.0,
+        last_visit: Annotated[
+            bool,
+            dict(
+                help="p-SGD, c-SGD: go by the last visit of an image alone, not by the mean over "
+                "its visits, as an ablation (Arazo et al. 2021)"
+            ),
+        ] = False,
         **options: Any,
     ):
         super().__init__(task, **options)
@@ -50,6 +57,7 @@ class PSGD(Selecting, UnifSGD):
             task.batch_size,
             subset_size=task.subset_size,
             smoothing=smoothing,
+            averaging=not last_visit,
             device=task.device,
             generator=self.rng,
         )

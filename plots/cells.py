@@ -254,7 +254,7 @@ def label_of(name: str, declared: Mapping, unnamed: Sequence[str], options: Mapp
         if key not in unnamed and (key not in declared or value != declared[key][1])
     }
     families = {key.partition("_")[0] for key in options if key not in options_of(Selecting)}
-    prefix = f"{families.pop()}_" if len(families) == 1 else ""  # such as dro_
+    prefix = f"{families.pop() if len(families) == 1 else name}_"  # such as dro_
     words = [key.removeprefix(prefix).replace("_", " ") + in_words(named[key]) for key in named]
     return f"{name} ({', '.join(words)})" if words else name
 

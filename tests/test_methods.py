@@ -384,6 +384,18 @@ def test_weights_after_each_step_of_a_trace(method_class):
         np.testing.assert_allclose(method.sampler.weights(), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("method_class", [PSGD, CSGD])
+def test_weights_of_the_last_visit_alone(method_class):
+    """Of image 0 that is 0.6, of image 1 as well; of one twice in a batch the mean of both."""
+    method = method_class(make_task(num_images=6, batch_size=2), smoothing=0, last_visit=True)
+    for index, errors in [*VISITS, ([5, 5], [0.1, 0.3])]:
+        observe_errors(method, index, errors)
+    last = {0: 0.6, 1: 0.6, 4: 0.9, 5: 0.2}
+    known = {i: e * (1 - e) if method_class is CSGD else e for i, e in last.items()}
+    expected = [known.get(i, max(known.values())) for i in range(6)]
+    np.testing.assert_allclose(method.sampler.weights(), expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("smoothing", [0, 1])
 @pytest.mark.parametrize("method_class", [PSGD, CSGD])
 def test_all_weights_are_equal_before_the_first_visit(method_class, smoothing):
