@@ -71,9 +71,10 @@ class Coreset(RandomSubset):
             str,
             dict(
                 choices=tuple(SELECTION),
-                help="coreset: which images; top has the highest scores, stratified all levels but "
-                "the hardest (Zheng et al. 2023), beta is DUAL's (Cho et al. 2025), d2 is of "
-                "Maharana et al. 2024; d2 and those after it need a file with features",
+                help="coreset: which images: those of the top, bottom or middle scores, stratified "
+                "(all levels but the hardest, Zheng et al. 2023), beta (Cho et al. 2025), d2 "
+                "(Maharana et al. 2024), craig (Mirzasoleiman et al. 2020), facility-location or "
+                "grad-match (Killamsetty et al. 2021); the last four need a file with features",
             ),
         ] = "top",
         coreset_drop: Annotated[

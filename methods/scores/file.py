@@ -22,11 +22,11 @@ SCORES = {
     "forgetting": "how often an image was forgotten while training (Toneva et al. 2019)",
     "el2n": "norm of the error of the network's probabilities (Paul et al. 2021)",
     "aum": "mean margin of an image's class over training, low is hard (Pleiss et al. 2020)",
-    "dyn-unc": "how much its probability varies within ten epochs (He et al. 2024)",
+    "dyn-unc": "how much the probability of an image's class varies in ten epochs (He et al. 2024)",
     "dual": "the same times one minus its mean, of the first 30 epochs (Cho et al. 2025)",
-    "dual-mean": "mean probability of its class in these epochs, low is hard (Cho et al. 2025)",
+    "dual-mean": "mean probability of an image's class in these, low is hard (Cho et al. 2025)",
     **{
-        f"tdds-{share}": "how much the changes of its probabilities vary, late above all; for "
+        f"tdds-{share}": "how much an image's probabilities change unevenly, late above all; for "
         f"core-sets without {share}% of the images (Zhang et al. 2024)"
         for share in (30, 50, 70, 80, 90)
     },
