@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from budgetbench import distance_to_median, el2n, entropy, grand, k_center, margin
-from data import held_out
+from data import Dataset, held_out
 from errors import UsageError, exit_status_of
 from methods.scores import RECORDED, SCORES, ScoreFile, digest
 
@@ -127,12 +127,11 @@ def make_file(
         given, errors = inputs.half().numpy(), error.half().numpy()
         seconds[0] += time.perf_counter() - start
     sources = [source_of(run, scores, took, features) for run, took in zip(runs, seconds)]
-    labels = labels_of(*first)
     file = ScoreFile(
         **images_of(*first),
         values=values,
         sources=sources,
-        labels=labels,
+        labels=dataset_of(*first).train_labels,
         features=given,
         errors=errors,
     )
@@ -163,15 +162,14 @@ def cost_of(run: FinishedRun, scores: Sequence[str], features: bool) -> int | No
     return run.cost + of_held_out + (run.num_images if one_pass else 0)
 
 
-def labels_of(run: FinishedRun, score: str) -> np.ndarray:
-    """Return the labels of the images that a run's score is of, int64 [N]."""
-    dataset = run.undivided if score == "irreducible-loss" else run.dataset
-    return dataset.train_labels
+def dataset_of(run: FinishedRun, score: str) -> Dataset:
+    """Return the data whose training images a run's score is of."""
+    return run.undivided if score == "irreducible-loss" else run.dataset
 
 
 def images_of(run: FinishedRun, score: str) -> dict[str, Any]:
     """Return which images a run's score is of, as a score file says it."""
-    dataset = run.undivided if score == "irreducible-loss" else run.dataset
+    dataset = dataset_of(run, score)
     return dict(
         dataset=run.settings.dataset,
         labels_sha256=digest(dataset.train_labels),

@@ -107,8 +107,8 @@ class Coreset(RandomSubset):
         if rule.by_means and "dual-mean" not in file.values:
             raise OptionError(
                 "coreset_file",
-                f"has no dual-mean, by which `coreset_select` {coreset_select} chooses; make it of "
-                "runs that `record` dual",
+                f"has no dual-mean, by which `coreset_select` {coreset_select} chooses; make it "
+                "with that score too, of runs that `record` dual",
             )
         if not rule.by_score and coreset_score is None:
             coreset_score = next(iter(file.values))
