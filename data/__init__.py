@@ -41,7 +41,7 @@ DATASETS: dict[str, Source] = {
     "cifar10": Source(cifar.load_cifar10),
     "cifar100": Source(cifar.load_cifar100),
     "svhn": Source(svhn.load),
-    "mini-imagenet": Source(mini_imagenet.load),
+    "mini-imagenet": Source(mini_imagenet.load, resizes=True),
     "folder": Source(folder.load, resizes=True),
     "npz": Source(npz.load, argument="FILE"),
     "torchvision": Source(torchvision_sets.load, resizes=True, argument="NAME"),

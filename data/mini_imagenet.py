@@ -19,11 +19,12 @@ TABLES = ("train.csv", "val.csv", "test.csv")  # the few-shot split, which parts
 SIDE = 84  # pixels
 
 
-def load(root: Path, *, data_seed: int, **_) -> Dataset:
+def load(root: Path, *, data_seed: int, image_size: int | None = None, **_) -> Dataset:
     """`mini-imagenet/` in `root`: images/ and the three tables of `filename,label`.
 
     The few-shot split has no class in common, so for classification all three are joined,
-    shuffled with the data seed and cut 5:1 into train and test, as in Arazo et al. 2021.
+    shuffled with the data seed and cut 5:1 into train and test, as in Arazo et al. 2021. Images
+    are resized to `image_size`, by default to 84, their size.
     """
     folder = root / "mini-imagenet"
     rows = [row for name in TABLES for row in read_table(folder / name)]
@@ -34,11 +35,12 @@ def load(root: Path, *, data_seed: int, **_) -> Dataset:
         )
     files = [folder / "images" / name for name, _ in rows]
     sources = [*(folder / name for name in TABLES), *files]
+    side = image_size or SIDE
     arrays, sha256 = cached(
         root,
-        "mini-imagenet",
+        "mini-imagenet" if side == SIDE else f"mini-imagenet-{side}",
         sources,
-        lambda: {"images": decode_images(files, root, SIDE, colour=True)},
+        lambda: {"images": decode_images(files, root, side, colour=True)},
     )
     classes, labels = np.unique([label for _, label in rows], return_inverse=True)
 

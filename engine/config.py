@@ -136,8 +136,8 @@ class RunConfig:
     )
     image_size: int | None = setting(
         None,
-        "folder, torchvision and hf: height and width to resize images to; by default they must "
-        "all have one size",
+        "folder, torchvision, hf and mini-imagenet: height and width to resize images to; by "
+        "default they must all have one size, of mini-imagenet 84",
         TASK,
         low=4,
         high=4096,

@@ -224,6 +224,17 @@ def test_mini_imagenet_joins_the_tables_and_cuts_five_to_one(mini) -> None:
         assert set(dataset.test_labels) & set(table)
 
 
+def test_mini_imagenet_can_be_resized(mini) -> None:
+    """The same images in the same order, each size with a cache of its own."""
+    root, _ = mini
+    whole, small, again = (load("mini-imagenet", root, image_size=s) for s in (None, 32, 84))
+    assert small.train_images.shape[1:] == small.test_images.shape[1:] == (3, 32, 32)
+    assert (small.train_labels == whole.train_labels).all()
+    colours = np.asarray(whole.train_images)[:, :, 40, 40].astype(int)
+    assert np.abs(np.asarray(small.train_images)[:, :, 16, 16] - colours).max() <= 2
+    assert again.sha256 == whole.sha256 != small.sha256
+
+
 def test_mini_imagenet_is_split_by_the_data_seed(mini) -> None:
     root, _ = mini
     first, again, other = (numbers_of(load("mini-imagenet", root, seed)) for seed in (42, 42, 43))
