@@ -20,7 +20,7 @@ from pathlib import Path
 import pandas as pd
 
 from engine.config import REGISTRIES, TABLES, consequential, settings_with
-from engine.options import options_of
+from engine.options import Option, options_of
 from engine.own import label
 from errors import UsageError
 from methods import Selecting
@@ -205,8 +205,8 @@ def title_of(setup: Mapping, different: Sequence[str]) -> str:
 def add_labels(table: pd.DataFrame, axis: str) -> tuple[pd.DataFrame, list[str]]:
     """Add column AXIS_label: the name, and in brackets the options that are not the defaults.
 
-    A file is only named where others have another one, and so is what was done before there was an
-    option.
+    A file is only named where its label would else be that of others with another one, and what was
+    done before there was an option where others do otherwise.
 
     Args:
         axis: method or augmentation.
@@ -216,7 +216,11 @@ def add_labels(table: pd.DataFrame, axis: str) -> tuple[pd.DataFrame, list[str]]
     for (setup, name), group in table.groupby(["setup", axis], sort=False):
         options = group[f"{axis}_options"].map(json.loads)
         declared = registry.get(name) or {}
-        labels = options.map(partial(label_of, name, declared, unnamed(declared, options)))
+        keys = unnamed(declared, options)
+        for files in ([key for key, option in declared.items() if is_file(option)], []):
+            labels = options.map(partial(label_of, name, declared, [*keys, *files]))
+            if labels.nunique() == options.map(as_text).nunique():
+                break
         table.loc[group.index, f"{axis}_label"] = labels
         if labels.nunique() > 1:
             texts = ", ".join(labels.unique())
@@ -227,12 +231,16 @@ def add_labels(table: pd.DataFrame, axis: str) -> tuple[pd.DataFrame, list[str]]
 def unnamed(declared: Mapping, options: pd.Series) -> list[str]:
     """The options that are alike in all runs and name a file, or what was done before them."""
     keys = [SOURCE] if len({own.get(SOURCE) for own in options}) == 1 else []
-    for key, (_, default, facts) in declared.items():
-        values = {own.get(key, default) for own in options}
-        is_file = facts.get("metavar") == "FILE"
-        if len(values) == 1 and (is_file or values == {facts.get("before", default)}):
+    for key, option in declared.items():
+        values = {own.get(key, option.default) for own in options}
+        before = option.facts.get("before", option.default)
+        if len(values) == 1 and (is_file(option) or values == {before}):
             keys.append(key)
     return keys
+
+
+def is_file(option: Option) -> bool:
+    return option.facts.get("metavar") == "FILE"
 
 
 def label_tuned(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:

@@ -326,6 +326,29 @@ def test_time_of_core_sets_is_told_and_drawn(tmp_path):
     assert axis.get_xscale() == "log"
 
 
+def test_files_are_named_where_nothing_else_tells_runs_apart(tmp_path):
+    """By the digest of what is in them."""
+    digests = {"a.npz": "a" * 64, "b.npz": "b" * 64}
+
+    def write(folder: Path, file: str, score: str) -> None:
+        options = {"coreset_file": file, "coreset_score": score}
+        facts = {"files_sha256": {"coreset_file": digests[file]}}
+        own = dict(method="coreset", method_options=options)
+        write_run(folder / f"{file}-{score}", 70, own, facts=facts)
+
+    def labels(folder: Path) -> set[str]:
+        return set(read_study(folder).runs["method_label"])
+
+    write(tmp_path / "apart", "a.npz", "aum")
+    write(tmp_path / "apart", "b.npz", "el2n")
+    assert labels(tmp_path / "apart") == {"coreset (score aum)", "coreset (score el2n)"}
+    write(tmp_path / "alike", "a.npz", "aum")
+    write(tmp_path / "alike", "b.npz", "aum")
+    assert labels(tmp_path / "alike") == {
+        f"coreset (file sha256-{letter * 12}, score aum)" for letter in "ab"
+    }
+
+
 def cells_of(text: str) -> dict[str, list[str]]:
     """The cells of a Markdown table's rows by their first."""
     lines = [line for line in text.splitlines() if line.startswith("| ")]
