@@ -40,7 +40,7 @@ scoring() {
     python -m engine.scores $runs/half --score irreducible-loss --out $runs/irreducible.npz
 }
 
-# All scores of CIFAR-10's training images, from three runs, and how they agree.   scores FLAGS-OF-THE-PART
+# All scores of CIFAR-10's training images, from three runs, and how they agree.
 scores() {
     local folder=results/scores dry= names=forgetting,el2n,aum,dyn-unc,dual,dual-mean
     [ ! -e $folder/features.npz ] || return 0
@@ -125,7 +125,7 @@ nnunet() {
 }
 
 case "${1:-}" in
-    demo | cpu | lengths | regimes | long | robustness | priming | rivals | tuned | full | published | cifar10 | cifar100 | svhn | mini-imagenet | nnunet)
+    demo | cpu | lengths | regimes | long | robustness | priming | scores | rivals | tuned | full | published | cifar10 | cifar100 | svhn | mini-imagenet | nnunet)
         source ./setup.sh requirements.txt
         "$@"
         ;;
@@ -145,8 +145,10 @@ bash example_scripts.sh PART [OPTION ...], where PART is one of:
                  without wrong labels; about an hour on a CPU
   priming        9 runs: selective-backprop with and without a uniform start beside SGD, on CIFAR-10,
                  three seeds; ten minutes on two cores
-  rivals         28 runs: all methods on CIFAR-10 with a narrow network, budget 0.3, at equal steps
-                 and at equal compute, after two runs for scores; half an hour on two cores
+  scores         3 runs of a narrow network, 17 scores of each training image of CIFAR-10, and how
+                 these agree; half an hour on two cores
+  rivals         216 runs: all methods on CIFAR-10 with a narrow network, budget 0.3, at equal steps
+                 and at equal compute, three seeds, after those of scores; three hours on two cores
   tuned          36 runs: six methods on CIFAR-10 with a narrow network, budget 0.2, each with the best
                  of three learning rates on held-out images; half an hour on two cores
   full           33 runs: the published study's claims on CIFAR-10, ResNet-18, 200 epochs, what says

@@ -199,6 +199,7 @@ def test_compare_shows_what_differs(runs: Path, main_here: Callable[..., Complet
     assert [line.split()[0] for line in settings.splitlines()[1:]] == [
         "method",
         "smoothing",
+        "last_visit",
         "uniform_epochs",
     ]
     rows = [line.split() for line in curves.splitlines()[1:]]

@@ -43,6 +43,7 @@ from engine.sweep.schedule import Schedule
 from engine.sweep.sweep import grids
 from engine.sweep.tuning import list_cells
 from engine.values import in_words
+from methods import METHODS
 
 assert_refused = partial(conftest.assert_refused, absent="results")
 
@@ -192,6 +193,7 @@ OTHER = {
     "--coreset-file": "other.npz",
     "--coreset-score": "el2n",
     "--coreset-select": "bottom",
+    "--coreset-drop": "0.2",
     "--coreset-per-class": None,
     "--rho-file": "other.npz",
     "--rho-candidates": "4",
@@ -227,6 +229,7 @@ COMPANY = {
     "--coreset-score": "--method coreset --coreset-file some.npz",
     "--coreset-select": "--method coreset --coreset-file some.npz",
     "--coreset-per-class": "--method coreset --coreset-file some.npz",
+    "--coreset-drop": "--method coreset --coreset-file some.npz",
     "--rho-file": "--method rho-loss",
     "--rho-candidates": "--method rho-loss --rho-file some.npz",
     "--infobatch-ratio": "--method infobatch",
@@ -702,13 +705,13 @@ def test_a_sweep_that_is_stopped_and_killed_goes_on(start: Callable, tmp_path: P
 # The examples
 
 #: The runs of each part of example_scripts.sh.
-PARTS = {"demo": 108, "cpu": 243, "lengths": 7, "long": 45, "robustness": 33, "rivals": 28}
-PARTS |= {"regimes": 18, "tuned": 36, "priming": 9, "full": 33, "published": 4}
+PARTS = {"demo": 108, "cpu": 243, "lengths": 7, "long": 45, "robustness": 33, "rivals": 216}
+PARTS |= {"scores": 3, "regimes": 18, "tuned": 36, "priming": 9, "full": 33, "published": 4}
 PARTS |= dict.fromkeys(("cifar10", "cifar100", "svhn", "mini-imagenet"), 288)
 #: Methods of the grids that compare all of them.
 COMPARED = {"SGD", "unif-SGD", "p-SGD", "c-SGD", "selective-backprop", "dro", "random-subset"}
 COMPARED |= {"coreset", "rho-loss", "infobatch", "grad-norm", "obftf", "cvar"}
-SCORED = ("cpu", "rivals")  # their runs need files of scores
+SCORED = ("cpu", "rivals", "scores")  # that make files of scores, or need them
 CLAIMED = ("cpu", "long", "full")  # of these the published claims are judged
 
 
@@ -746,10 +749,8 @@ def test_an_example_makes_its_runs_and_their_table(
     assert places == {(folder, "some/data") for folder in folders}
 
 
-@pytest.mark.parametrize("part", SCORED)
-def test_files_of_scores_are_made_first(
-    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_of_scores_are_made_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = "cpu"
     first, scores, losses, sweeping, *after = calls_of_example(tmp_path, part, "--shard", "1/1")
     monkeypatch.chdir(ROOT)
     earlier = runs_of(*first[1:])
@@ -767,17 +768,40 @@ def test_files_of_scores_are_made_first(
     assert after == calls_after(part)
 
 
+def test_all_scores_are_made_before_all_methods(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every file that the grid names is made, with the scores that it is asked for."""
+    calls = calls_of_example(tmp_path, "rivals")
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    assert calls_of_example(alone, "scores") == calls[:5]
+    monkeypatch.chdir(ROOT)
+    assert len(runs_of(*calls[0][1:])) == PARTS["scores"]
+    asked = {words[-1]: words[words.index("--score") + 1] for words in calls if "--score" in words}
+    sweeping = next(words for words in calls if "results/rivals" in words)
+    runs = runs_of(*sweeping[1:])
+    assert len(runs) == PARTS["rivals"]
+    assert {run.settings["method"] for run in runs} == set(METHODS)
+    for run in runs:
+        options = run.settings["method_options"]
+        if "coreset_file" in options and options["coreset_score"]:
+            assert options["coreset_score"] in asked[options["coreset_file"]].split(",")
+        assert options.get("rho_file", "results/scoring/irreducible.npz") in asked
+    assert calls[-1] == ["-m", "plots", "results/rivals"]
+
+
 def test_files_of_scores_are_not_made_twice(tmp_path: Path) -> None:
-    scoring = tmp_path / "results/scoring"
-    scoring.mkdir(parents=True)
-    for name in ("scores.npz", "irreducible.npz"):
-        (scoring / name).touch()
+    made = ("scoring/scores.npz", "scoring/irreducible.npz", "scores/features.npz")
+    for path in (tmp_path / "results" / name for name in made):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
     sweeping, *after = calls_of_example(tmp_path, "rivals")
     assert "results/rivals" in sweeping
     assert after == calls_after("rivals")
 
 
-@pytest.mark.parametrize("part, sweeps", [("demo", 1), ("long", 1), ("rivals", 2), ("cpu", 2)])
+@pytest.mark.parametrize("part, sweeps", [("demo", 1), ("long", 1), ("rivals", 3), ("cpu", 2)])
 def test_a_dry_run_of_an_example_makes_nothing(part: str, sweeps: int, tmp_path: Path) -> None:
     calls = calls_of_example(tmp_path, part, "--dry-run")
     assert len(calls) == sweeps

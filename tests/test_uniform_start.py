@@ -17,6 +17,7 @@ from engine.trainer import Trainer
 from errors import UsageError
 from methods import METHODS, Method, OptionError, Selecting, Task
 from methods.scores import Recording
+from methods.scores.forgetting import Forgetting
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -158,10 +159,11 @@ def test_the_other_methods_select_from_the_start(name: str) -> None:
 
 def test_a_recorded_method_starts_uniformly_too() -> None:
     method = make_method("dro", make_task(**SIZES), uniform_epochs=2)
-    run = make_trainer(Recording(method, ["forgetting"], 1), make_dataset(230))
+    notes = Forgetting(method.task, 1)
+    run = make_trainer(Recording(method, {"forgetting": notes}), make_dataset(230))
     sgd = make_run("SGD", "standard")
     assert all(map(torch.equal, trained(run, 14), trained(sgd, 14)))
-    assert torch.equal(run.method.visits, run.sample_counts)
+    assert torch.equal(notes.visits, run.sample_counts)
 
 
 class Later(Selecting):

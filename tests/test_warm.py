@@ -75,6 +75,7 @@ def what_it_left(folder: Path) -> dict[str, object]:
     config = json.loads((folder / "config.json").read_text())
     for start in config["starts"]:
         del start["time"]
+    config["method_summary"].pop("selection_seconds", None)
     names = {path.name for path in folder.iterdir()} - {"log.txt"}
     files = {name: (folder / name).read_bytes() for name in ("model.pt", "per_class.csv", "status")}
     return dict(curve=curve, config=config, names=names, **files)
