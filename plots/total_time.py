@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from .estimates import estimate, seeds_text
 from .study import Study
-from .style import add_legend, add_title, grid_shape, hide_unused, line_style, new_figure
+from .style import LABEL, PAGE, add_legend, add_title, grid_shape, hide_unused, line_style
 
 
 def plot_total_time(study: Study) -> Figure:
@@ -20,7 +20,9 @@ def plot_total_time(study: Study) -> Figure:
     study = study.compared()
     budgets = study.budgets
     rows, columns = grid_shape(len(budgets), 3)
-    figure, axes = new_figure(rows, columns, 2.6)
+    # A page wide also with one panel: there are many methods to name.
+    figure = Figure(figsize=(PAGE, rows * 2.8 + LABEL), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
     panels = hide_unused(axes, len(budgets))
     for axis, budget in zip(panels, budgets):
         part = study.where("budget", budget)
