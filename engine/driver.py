@@ -30,8 +30,8 @@ from .run_folder import (
     MODEL_FILE,
     SCORES_FILE,
     SETTINGS_FILE,
-    TRAINING_SECONDS,
     RunFolder,
+    training_seconds,
 )
 from .settings_file import toml_of
 from .signals import Signals
@@ -90,9 +90,9 @@ def run_main(settings: RunConfig, device: torch.device, world: World) -> None:
             folder.write_curve(rows)
             if ":" in settings.dataset or DATASETS[settings.dataset].resizes:  # else it is known
                 print(f"{settings.dataset}: {in_numbers(dataset)}", flush=True)
+            recording: Any = trainer.method
             if settings.record:
-                notes: Any = trainer.method
-                print(f"record: {notes.num_bytes / 1e6:,.1f} MB of notes in memory", flush=True)
+                print(f"record: {recording.num_bytes / 1e6:,.1f} MB of notes in memory", flush=True)
             log = RunLog(settings, trainer, signals, folder, rows)
             with log.bar:
                 train(trainer, log, settings.eval_every)
@@ -103,9 +103,8 @@ def run_main(settings: RunConfig, device: torch.device, world: World) -> None:
                 paid = trainer.method.scoring_cost
                 cost = None if paid is None else rows[-1]["cost"] + paid
                 settled = identity(settings, trainer)
-                source = dict(code=__version__, settings=settled, cost=cost)
-                source["seconds"] = sum(rows[-1][name] for name in TRAINING_SECONDS)
-                recording: Any = trainer.method
+                seconds = training_seconds(rows[-1])
+                source = dict(code=__version__, settings=settled, cost=cost, seconds=seconds)
                 folder.write(SCORES_FILE, recording.file(source).to_bytes())
             folder.write_per_class(trainer.per_class())
             folder.write_per_group(trainer.per_group())
@@ -133,7 +132,7 @@ def in_numbers(dataset: Dataset) -> str:
 
 def cost_line(row: Mapping[str, float], num_images: int) -> str:
     """Say what a run cost, of the last row of its curve."""
-    seconds = sum(row[name] for name in TRAINING_SECONDS)
+    seconds = training_seconds(row)
     return (
         f"cost: {row['images_trained']:,} images trained on, {row['images_scored']:,} scored, "
         f"{row['cost'] / (TRAINING_COST * num_images):.1f} epochs of plain training in all; "

@@ -18,9 +18,9 @@ from methods.scores import ScoreFile, digest
 from .build import load_dataset
 from .config import RunConfig
 from .config_file import BadRun
-from .models import classifier_of, create_model
+from .models import classifier_of, create_model, inputs_of
 from .parts import Parts
-from .run_folder import SCORES_FILE, TRAINING_SECONDS
+from .run_folder import SCORES_FILE, training_seconds
 from .runs import StoredRun, find_run
 from .status import find_file
 
@@ -83,8 +83,7 @@ class FinishedRun:
     @cached_property
     def seconds(self) -> float:
         """Time that its training took, evaluation left out."""
-        row = self.stored.last_row()
-        return sum(float(row[name]) for name in TRAINING_SECONDS)
+        return training_seconds(self.stored.last_row())
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -162,17 +161,14 @@ class FinishedRun:
         """Logits [n, C] of images as they are, and the last layer's input [n, d], on the CPU."""
         facts = self.dataset.mean, self.dataset.std
         mean, std = (torch.tensor(each, device=self.device) for each in facts)
-        given: list[Tensor] = []  # to the last layer
-        hook = self.classifier.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+        with inputs_of(self.classifier) as given:
 
-        def forward(start: int, stop: int) -> tuple[Tensor, Tensor]:
-            given.clear()
-            part = torch.tensor(np.asarray(images[start:stop]), device=self.device)
-            logits = self.model(normalise(part, mean, std))
-            return logits.cpu(), given[0].cpu()
+            def forward(start: int, stop: int) -> tuple[Tensor, Tensor]:
+                part = torch.tensor(np.asarray(images[start:stop]), device=self.device)
+                logits = self.model(normalise(part, mean, std))
+                return logits.cpu(), given[0].cpu()
 
-        outputs = list(self.parts.over(0, len(images), images.shape[1:], forward))
-        hook.remove()
+            outputs = list(self.parts.over(0, len(images), images.shape[1:], forward))
         logits, features = map(torch.cat, zip(*outputs))
         if not (logits.isfinite().all() and features.isfinite().all()):
             raise UsageError(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -140,6 +141,21 @@ def classifier_of(model: nn.Module) -> nn.Module | tuple[nn.Module, ...]:
         return get_classifier()
     linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
     return linear[-1] if linear else ()
+
+
+@contextmanager
+def inputs_of(layer: nn.Module) -> Iterator[list[Tensor]]:
+    """Give a list that holds the input of a layer's latest call, as long as this lasts."""
+    given: list[Tensor] = []
+
+    def note(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        given[:] = inputs[:1]
+
+    hook = layer.register_forward_pre_hook(note)
+    try:
+        yield given
+    finally:
+        hook.remove()
 
 
 def keep_classifier_in_float32(model: nn.Module) -> None:

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from errors import UsageError
 
 from .distributed import ALONE, World
-from .models import classifier_of, keep_classifier_in_float32
+from .models import classifier_of, inputs_of, keep_classifier_in_float32
 from .parts import Parts
 
 #: CPU features with which bf16 is faster than float32, as `torch.cpu.get_capabilities` names them.
@@ -111,17 +111,12 @@ class Network:
 
         Never compiled: compiled code would not call the hook that takes that input.
         """
-        given: list[Tensor] = []
         classifier = classifier_of(self.model)
         assert isinstance(classifier, nn.Module), "build lets no other network come here"
-        hook = classifier.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
-
-        def forward(part: Tensor) -> tuple[Tensor, Tensor]:
-            given.clear()
-            return self.run(self.model, part), given[0].float()
-
-        logits, features = self.in_eval_mode(images, forward)
-        hook.remove()
+        with inputs_of(classifier) as given:
+            logits, features = self.in_eval_mode(
+                images, lambda part: (self.run(self.model, part), given[0].float())
+            )
         return logits, features
 
     def in_eval_mode(

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from errors import Diverged, Failed, Interrupted, UsageError
 
@@ -49,6 +50,13 @@ COLUMNS = (
 )
 GROUP_COLUMNS = ("worst_group_accuracy", "group_accuracy_p5")  # of the curve, with groups
 TRAINING_SECONDS = ("select_seconds", "data_seconds", "train_seconds")  # all but evaluation
+
+
+def training_seconds(row: Mapping[str, Any]) -> float:
+    """Return the time of training in a row of the curve, whose cells are numbers or texts."""
+    return sum(float(row[name]) for name in TRAINING_SECONDS)
+
+
 CLASS_COLUMNS = ("class", "train_count", "test_count", "test_accuracy", "test_loss")
 PER_GROUP_COLUMNS = ("group", "test_count", "test_accuracy", "test_loss")
 TUNING = "tuning"  # in a results folder: the trials of sweep.py `tune`, which no table counts

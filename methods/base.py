@@ -103,6 +103,7 @@ class Method(nn.Module):
     importance = False  # whether images are favoured by what the network makes of them
     num_candidates = 0  # images that `choose` has scored at once; none here
     needs_features = False  # whether it asks for `Score.with_features`
+    counts: tuple[str, ...] = ()  # attributes, whole numbers, that a checkpoint has
     uniform_steps = 0  # first steps of the run that are plain SGD's, see `Selecting`
     #: Of each option that names a file, the SHA-256 of what was read: a run is identified by this.
     files: Mapping[str, str | None] = MappingProxyType({})
@@ -155,10 +156,17 @@ class Method(nn.Module):
         return index[: len(index) // size * size].view(-1, size)
 
     def get_extra_state(self) -> dict:
-        return {"rng": self.rng.get_state()}
+        return {"rng": self.rng.get_state(), **{name: getattr(self, name) for name in self.counts}}
 
     def set_extra_state(self, state: dict) -> None:
         self.rng.set_state(state["rng"].cpu())
+        for name in self.counts:
+            setattr(self, name, state[name])
+
+
+def realised(part: int, whole: int) -> dict[str, float]:
+    """What `Method.summary` says of a part, such as of the images seen those kept."""
+    return {"realised_fraction": part / whole} if whole else {}
 
 
 UniformEpochs = Annotated[

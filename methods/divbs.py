@@ -7,12 +7,12 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from .base import Score, Selecting, Task
+from .base import Score, Task
 from .batch import Batch
-from .passes import Passes
+from .pool import Pool
 
 
-class DivBS(Selecting):
+class DivBS(Pool):
     """Steps on B of m * B candidates, from full passes, that are diverse and stand for all.
 
     Hong et al. 2024, "Diversified Batch Selection for Training Acceleration", with m = 10. g_i is
@@ -26,7 +26,6 @@ class DivBS(Selecting):
     which are those of the errors times those of the inputs. Nothing waits for the device.
     """
 
-    importance = True
     needs_features = True
 
     def __init__(
@@ -43,12 +42,7 @@ class DivBS(Selecting):
         ] = 10,
         **options: Any,
     ):
-        super().__init__(task, **options)
-        self.num_candidates = divbs_candidates * task.batch_size
-        self.passes = Passes(task.num_images, self.rng)
-
-    def draw(self, progress: float) -> Tensor:
-        return self.passes.take(self.num_candidates)[None]
+        super().__init__(task, divbs_candidates, **options)
 
     def choose(self, batch: Batch, score: Score) -> Batch:
         logits, features = score.with_features(batch)

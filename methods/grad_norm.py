@@ -9,9 +9,9 @@ from torch import Tensor
 
 from budgetbench import el2n
 
-from .base import Score, Selecting, Task
+from .base import Score, Task, realised
 from .batch import Batch
-from .passes import Passes
+from .pool import Pool
 
 MOMENTUM = 0.9  # a_tau, weight of the past in the moving average of tau
 BLOCK = 10  # steps drawn on one decision: as many as that average looks back on
@@ -27,7 +27,7 @@ def gradient_norms(logits: Tensor, targets: Tensor) -> Tensor:
     return norms.clamp(min=torch.finfo(norms.dtype).tiny)  # all zero would have no proportions
 
 
-class GradNorm(Selecting):
+class GradNorm(Pool):
     """B of n = m * B scored candidates, drawn with replacement by their gradient norms.
 
     Katharopoulos & Fleuret 2018, "Not All Samples Are Created Equal: Deep Learning with Importance
@@ -47,7 +47,7 @@ class GradNorm(Selecting):
     nothing; scoring is in eval mode.
     """
 
-    importance = True
+    counts = ("steps", "steps_by_norms")
 
     tau: Tensor  # float32, running estimate of what scoring gains
 
@@ -76,10 +76,8 @@ class GradNorm(Selecting):
         ] = None,
         **options: Any,
     ):
-        super().__init__(task, **options)
-        self.num_candidates = gradnorm_candidates * task.batch_size
+        super().__init__(task, gradnorm_candidates, **options)
         self.threshold = 1 + gradnorm_candidates / 3 if gradnorm_tau is None else gradnorm_tau
-        self.passes = Passes(task.num_images, self.rng)
         self.register_buffer("tau", torch.zeros((), device=task.device))
         self.weights: Tensor | None = None  # of the batch last chosen; None if not by its norms
         self.steps = self.steps_by_norms = 0  # after the uniform start; those drawn by norms
@@ -120,12 +118,4 @@ class GradNorm(Selecting):
             self.follow(gradient_norms(logits, batch.targets))
 
     def summary(self) -> dict[str, float]:
-        return {"realised_fraction": self.steps_by_norms / self.steps} if self.steps else {}
-
-    def get_extra_state(self) -> dict:
-        counts = {"steps": self.steps, "steps_by_norms": self.steps_by_norms}
-        return super().get_extra_state() | counts
-
-    def set_extra_state(self, state: dict) -> None:
-        super().set_extra_state(state)
-        self.steps, self.steps_by_norms = state["steps"], state["steps_by_norms"]
+        return realised(self.steps_by_norms, self.steps)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from .base import Score, Selecting, Task
+from .base import Score, Selecting, Task, realised
 from .batch import Batch
 
 KEPT = 5  # losses of an image, which have three second differences
@@ -27,6 +27,7 @@ class IES(Selecting):
     """
 
     importance = True
+    counts = ("to_train", "offered", "kept")
 
     history: Tensor  # float32 [N, 5], an image's losses, the last one last; NaN before its first
 
@@ -86,13 +87,4 @@ class IES(Selecting):
         self.note(batch, losses)
 
     def summary(self) -> dict[str, float]:
-        return {"realised_fraction": self.kept / self.offered} if self.offered else {}
-
-    def get_extra_state(self) -> dict:
-        counts = {"to_train": self.to_train, "offered": self.offered, "kept": self.kept}
-        return super().get_extra_state() | counts
-
-    def set_extra_state(self, state: dict) -> None:
-        super().set_extra_state(state)
-        for name in ("to_train", "offered", "kept"):
-            setattr(self, name, state[name])
+        return realised(self.kept, self.offered)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor
 
-from .base import Task
+from .base import Task, realised
 from .batch import Batch
 from .stale_losses import StaleOrBatchLosses
 
@@ -34,6 +34,7 @@ class InfoBatch(StaleOrBatchLosses):
     """
 
     importance = True
+    counts = ("offered", "kept")
 
     UNKNOWN: ClassVar[float] = math.nan
 
@@ -86,11 +87,4 @@ class InfoBatch(StaleOrBatchLosses):
         return torch.where(self.losses[batch.index] < self.mean, 1 / (1 - self.ratio), 1.0)
 
     def summary(self) -> dict[str, float]:
-        return {"realised_fraction": self.kept / self.offered} if self.offered else {}
-
-    def get_extra_state(self) -> dict:
-        return super().get_extra_state() | {"offered": self.offered, "kept": self.kept}
-
-    def set_extra_state(self, state: dict) -> None:
-        super().set_extra_state(state)
-        self.offered, self.kept = state["offered"], state["kept"]
+        return realised(self.kept, self.offered)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from torch import Tensor
-
 from budgetbench import nearest_mean_subset
 
-from .base import Score, Selecting, Task
+from .base import Score, Task
 from .batch import Batch
-from .passes import Passes
+from .pool import Pool
 
 
-class OBFTF(Selecting):
+class OBFTF(Pool):
     """The B of m * B candidates from full passes whose mean loss is nearest to that of all.
 
     Dong et al. 2021, "One Backward from Ten Forward, Subsampling for Large-Scale Deep Learning":
@@ -22,8 +20,6 @@ class OBFTF(Selecting):
     and without leaving the device. In the paper losses come from inference that is made anyway;
     here every candidate is scored for the purpose, and that is counted.
     """
-
-    importance = True
 
     def __init__(
         self,
@@ -40,12 +36,7 @@ class OBFTF(Selecting):
         ] = 10,
         **options: Any,
     ):
-        super().__init__(task, **options)
-        self.num_candidates = obftf_candidates * task.batch_size
-        self.passes = Passes(task.num_images, self.rng)
-
-    def draw(self, progress: float) -> Tensor:
-        return self.passes.take(self.num_candidates)[None]
+        super().__init__(task, obftf_candidates, **options)
 
     def choose(self, batch: Batch, score: Score) -> Batch:
         return batch[nearest_mean_subset(batch.losses(score(batch)), self.task.batch_size)]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from budgetbench import SelectiveBackpropSelector
 
-from .base import Score, Selecting, Task, UniformEpochs
+from .base import Score, Selecting, Task, UniformEpochs, realised
 from .batch import Batch
 
 
@@ -21,6 +21,7 @@ class SelectiveBackprop(Selecting):
     """
 
     importance = True
+    counts = ("offered", "kept")
 
     def __init__(
         self,
@@ -61,11 +62,4 @@ class SelectiveBackprop(Selecting):
             self.selector.learn(losses.float())
 
     def summary(self) -> dict[str, float]:
-        return {"realised_fraction": self.kept / self.offered} if self.offered else {}
-
-    def get_extra_state(self) -> dict:
-        return super().get_extra_state() | {"offered": self.offered, "kept": self.kept}
-
-    def set_extra_state(self, state: dict) -> None:
-        super().set_extra_state(state)
-        self.offered, self.kept = state["offered"], state["kept"]
+        return realised(self.kept, self.offered)

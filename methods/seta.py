@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from .base import Task
+from .base import Task, realised
 from .stale_losses import StaleOrBatchLosses
 
 ROUNDS = 100  # of k-means, each of which looks at all images
@@ -30,6 +30,7 @@ class SeTa(StaleOrBatchLosses):
     """
 
     importance = True
+    counts = ("passes", "kept")
 
     def __init__(
         self,
@@ -85,15 +86,7 @@ class SeTa(StaleOrBatchLosses):
         return self.in_batches(images)
 
     def summary(self) -> dict[str, float]:
-        offered = self.passes * self.task.num_images
-        return {"realised_fraction": self.kept / offered} if offered else {}
-
-    def get_extra_state(self) -> dict:
-        return super().get_extra_state() | {"passes": self.passes, "kept": self.kept}
-
-    def set_extra_state(self, state: dict) -> None:
-        super().set_extra_state(state)
-        self.passes, self.kept = state["passes"], state["kept"]
+        return realised(self.kept, self.passes * self.task.num_images)
 
 
 def groups_by_loss(losses: Tensor, count: int, rng: torch.Generator) -> Tensor:

@@ -8,19 +8,17 @@ from torch import Tensor
 
 from budgetbench import entropy, margin
 
-from .base import Score, Selecting, Task
+from .base import Score, Task
 from .batch import Batch
-from .passes import Passes
+from .pool import Pool
 
 
-class LossTopK(Selecting):
+class LossTopK(Pool):
     """loss-topk: steps on the B of m * B candidates, from full passes, of the highest losses.
 
     As in the libraries modyn and DeepCore (Guo et al. 2022), with m = 10. A mixed image's loss is
     that of its mixed target.
     """
-
-    importance = True
 
     def __init__(
         self,
@@ -37,12 +35,7 @@ class LossTopK(Selecting):
         ] = 10,
         **options: Any,
     ):
-        super().__init__(task, **options)
-        self.num_candidates = topk_candidates * task.batch_size
-        self.passes = Passes(task.num_images, self.rng)
-
-    def draw(self, progress: float) -> Tensor:
-        return self.passes.take(self.num_candidates)[None]
+        super().__init__(task, topk_candidates, **options)
 
     def choose(self, batch: Batch, score: Score) -> Batch:
         hardness = self.hardness(batch, score(batch))

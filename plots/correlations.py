@@ -14,7 +14,7 @@ from errors import UsageError, exit_status_of
 from methods.scores import ScoreFile
 from methods.scores.file import LOW_IS_HARD
 
-from .style import PAGE, add_title, save
+from .style import add_title, new_figure, save
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -76,8 +76,7 @@ def rank_correlations(scores: pd.DataFrame) -> pd.DataFrame:
 
 def plot_correlations(table: pd.DataFrame, images: int) -> Figure:
     """The table as coloured numbers."""
-    figure = Figure(figsize=(PAGE, 1.1 + 0.26 * len(table)), layout="constrained")
-    axis = figure.subplots()
+    figure, ((axis,),) = new_figure(1, 1, 0.85 + 0.26 * len(table), wide=True)
     image = axis.imshow(table.to_numpy(), "RdBu_r", vmin=-1, vmax=1, aspect="auto")
     figure.colorbar(image, ax=axis, pad=0.02, aspect=30).ax.grid(False)
     for row, column in np.ndindex(*table.shape):

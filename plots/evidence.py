@@ -44,9 +44,15 @@ def pair(
     Returns:
         What `pool` does.
     """
+    return pool(paired(ours, theirs, cell, column), cell, [column, f"{column}_theirs"])
+
+
+def paired(
+    ours: pd.DataFrame, theirs: pd.DataFrame, cell: Sequence[str], column: str
+) -> pd.DataFrame:
+    """The pairs of `pair`, a row each; `value` is our number minus theirs."""
     pairs = ours.merge(theirs, on=[*cell, "seed"], suffixes=("", "_theirs"))
-    pairs["value"] = pairs[column] - pairs[f"{column}_theirs"]
-    return pool(pairs, cell, [column, f"{column}_theirs"])
+    return pairs.assign(value=pairs[column] - pairs[f"{column}_theirs"])
 
 
 def pool(values: pd.DataFrame, cell: Sequence[str], sides: Sequence[str] = ()) -> Pooled | None:

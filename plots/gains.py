@@ -13,7 +13,7 @@ from errors import UsageError, exit_status_of
 
 from .estimates import LEAST_PAIRS, estimate
 from .study import CELL, REFERENCE, Study, paired_differences, read_study
-from .style import INTERVAL, PAGE, add_legend, add_title, in_order, line_style, save
+from .style import INTERVAL, add_legend, add_title, in_order, line_style, new_figure, save
 
 #: Methods shown: those of the two published works.
 METHODS = ("p-SGD", "c-SGD", "selective-backprop", "dro", "random-subset")
@@ -86,8 +86,7 @@ def gains(study: Study) -> pd.DataFrame:
 
 def plot_gains(table: pd.DataFrame) -> Figure:
     """Mean and interval of each gain; uniform sampling is the line at zero."""
-    figure = Figure(figsize=(PAGE, 3.4), layout="constrained")
-    axis = figure.subplots()
+    figure, ((axis,),) = new_figure(1, 1, 3.15, wide=True)
     methods = in_order(table)
     axis.axhline(0, color=line_style(REFERENCE, 0)["color"], linewidth=0.8)
     places = sorted(table["by_heart"].unique())
@@ -114,12 +113,11 @@ def plot_gains(table: pd.DataFrame) -> Figure:
             fontsize=6,
         )
     axis.set_yscale("symlog", linthresh=3)
-    axis.set_yticks(
-        [-30, -10, -3, -2, -1, 0, 1, 2, 3], ["-30", "-10", "-3", "-2", "-1", "0", "1", "2", "3"]
-    )
+    ticks = [-30, -10, *range(-3, 4)]
+    axis.set_yticks(ticks, list(map(str, ticks)))
     axis.set_xlabel("training accuracy under uniform sampling, last epoch (%)")
     axis.set_ylabel("gain over unif-SGD (points)")
-    add_legend(figure, [*methods])
+    add_legend(figure, methods)
     add_title(
         figure,
         "When does choosing images pay?",

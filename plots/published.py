@@ -14,6 +14,7 @@ import pandas as pd
 
 from .command import run_command
 from .estimates import LEAST_PAIRS, Estimate, estimate
+from .evidence import paired
 from .study import REFERENCE, Study
 from .tables import EMPTY, markdown_table
 
@@ -82,13 +83,11 @@ def rows_of(part: Study) -> Iterator[Row]:
 
 
 def cell(part: Study, label: str, budget: float) -> pd.DataFrame:
-    runs = part.runs
-    return runs[(runs["method_label"] == label) & (runs["budget"] == budget)]
+    return part.where("method_label", label).where("budget", budget).runs
 
 
 def difference(ours: pd.DataFrame, theirs: pd.DataFrame) -> Estimate:
-    pairs = ours.merge(theirs, on="seed", suffixes=("", "_theirs"))
-    return estimate(pairs["test_accuracy"] - pairs["test_accuracy_theirs"])
+    return estimate(paired(ours, theirs, (), "test_accuracy")["value"])
 
 
 def judged(row: Row) -> str:

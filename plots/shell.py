@@ -13,7 +13,7 @@ import pandas as pd
 from engine.config import consequential
 from engine.config_file import BadRun
 from engine.flags import Parser
-from engine.run_folder import TRAINING_SECONDS
+from engine.run_folder import TRAINING_SECONDS, training_seconds
 from engine.runs import StoredRun, find_run, find_runs
 from errors import UsageError, exit_status_of, say
 
@@ -53,7 +53,7 @@ def row_of(run: StoredRun, results: Path) -> list[str]:
         last = rows[-1] if rows else {}
         accuracies = [row["test_accuracy"] for row in rows if row.get("test_accuracy")]
         accuracy = f"{float(accuracies[-1]):.2f}" if accuracies else ""
-        seconds = f"{sum(float(last[key]) for key in TRAINING_SECONDS):.0f}" if last else ""
+        seconds = f"{training_seconds(last):.0f}" if last else ""
         return [name, status, last.get("epoch", ""), accuracy, seconds]
     except (BadRun, KeyError, TypeError, ValueError):
         return [name, f"{status}, no curve", "", "", ""]

@@ -130,18 +130,19 @@ def line_style(method: str, variant: int) -> dict:
 
 
 def new_figure(
-    rows: int, columns: int, row_height: float, **sharing: Any
+    rows: int, columns: int, row_height: float, wide: bool = False, **sharing: Any
 ) -> tuple[Figure, np.ndarray]:
     """A figure of panels, as wide as a column if it has one column of them, else as a page.
 
     Args:
         row_height: in inches, of each row of panels with its titles and tick labels.
+        wide: whether it is as wide as a page in any case.
         sharing: `sharex` and `sharey` of `Figure.subplots`.
 
     Returns:
         The figure, and its axes [rows, columns].
     """
-    width = PAGE if columns > 1 else COLUMN
+    width = PAGE if wide or columns > 1 else COLUMN
     figure = Figure(figsize=(width, rows * row_height + LABEL), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **sharing)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .estimates import estimate, seeds_text
+from .by_budget import plot_by_budget
+from .estimates import estimate
 from .study import Study
-from .style import LABEL, PAGE, add_legend, add_title, grid_shape, hide_unused, line_style
+from .style import line_style
 
 
 def plot_total_time(study: Study) -> Figure:
@@ -17,31 +18,17 @@ def plot_total_time(study: Study) -> Figure:
     gave a method its scores and of choosing by them. From where a method would stand without the
     latter a thin line leads to its point.
     """
-    study = study.compared()
-    budgets = study.budgets
-    rows, columns = grid_shape(len(budgets), 3)
-    # A page wide also with one panel: there are many methods to name.
-    figure = Figure(figsize=(PAGE, rows * 2.8 + LABEL), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    panels = hide_unused(axes, len(budgets))
-    for axis, budget in zip(panels, budgets):
-        part = study.where("budget", budget)
-        plot_panel(axis, part)
-        counts = part.runs.groupby("method_label").size()
-        axis.set_title(f"budget {100 * budget:g}% ({seeds_text(counts)})")
-    for axis in axes[:, 0]:
-        axis.set_ylabel(f"{study.accuracy} accuracy (%)")
-    for axis in panels[-columns:]:
-        axis.set_xlabel("seconds in all")
-    add_legend(figure, study.methods)
-    add_title(
-        figure,
-        study.augmented_title,
+    return plot_by_budget(
+        study,
+        plot_panel,
+        "seconds in all",
         "Last-epoch accuracy against all seconds, means over n seeds: selection, data, training "
         "and, at the end of a thin line, the runs that scores come from; bars: 95% confidence "
         "interval of the accuracy",
+        most=3,
+        row_height=2.8,
+        wide=True,  # also with one panel: there are many methods to name
     )
-    return figure
 
 
 def plot_panel(axis: Axes, part: Study) -> None:

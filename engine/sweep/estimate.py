@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config_file import BadRun
-from ..run_folder import TRAINING_SECONDS
+from ..run_folder import training_seconds
 from ..runs import StoredRun, find_runs
 from .runs import Run
 
@@ -96,7 +96,7 @@ def read_finished(run: StoredRun) -> Finished:
     config, last = run.config(), run.last_row()
     settings = config.settings
     steps = steps_per_epoch(settings, config.num_images)
-    training = sum(float(last[name]) for name in TRAINING_SECONDS)
+    training = training_seconds(last)
     evaluation = float(last["eval_seconds"])
     if not 0 <= training + evaluation < math.inf:
         raise ValueError("no time that a run takes")

@@ -43,20 +43,16 @@ class Candidates:
         order = np.argsort(-self.hardness, kind="stable")
         return order[min(int(share * len(order)), len(order) - size) :]
 
-    def gradients(self, of: np.ndarray | slice = slice(None)) -> tuple[np.ndarray, np.ndarray]:
-        """Float32 factors [n, C] and [n, d] of the last layer's gradients, the outer products.
+    def gradient_products(self) -> np.ndarray:
+        """Inner products [n, n] of the last layer's gradients, float32.
 
-        The constant 1 that the layer's bias sees is the last feature.
+        A gradient is the outer product of the error and the features, with the constant 1 that the
+        layer's bias sees as the last of these.
         """
         assert self.errors is not None
         assert self.features is not None
-        features = self.features[of].astype(np.float32)
-        ones = np.ones((len(features), 1), np.float32)
-        return self.errors[of].astype(np.float32), np.concatenate([features, ones], 1)
-
-    def gradient_products(self) -> np.ndarray:
-        """Inner products of the gradients of all, float32 [n, n]."""
-        errors, features = self.gradients()
+        errors, features = (each.astype(np.float32) for each in (self.errors, self.features))
+        features = np.concatenate([features, np.ones((len(features), 1), np.float32)], 1)
         products = errors @ errors.T
         products *= features @ features.T
         return products
