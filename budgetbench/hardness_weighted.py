@@ -156,6 +156,10 @@ class HardnessWeightedSampler(BatchSampler):
         self.record(index, losses)
         self.count_update()
 
+    def update_by_losses(self, indices: Tensor, losses: Tensor) -> None:
+        """`update`, by the name that every sampler learns from losses by."""
+        self.update(indices, losses)
+
     def record(self, index: Tensor, losses: Tensor) -> None:
         """`update` without its checks: indices [b], losses [b] float32, on this device."""
         places, new, stale = self.native(index), self.native(losses), self.stale

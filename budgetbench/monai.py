@@ -28,7 +28,8 @@ class SamplerHandler:
     Args:
         sampler: of the training loader.
         loss: of a batch, one number; by default the trainer's own. It is computed once more, of one
-            crop at a time, see `unreduced`.
+            crop at a time, see `unreduced`. A `PSGDSampler` takes exp(-loss) for the probability of
+            the right classes, so it has to be cross-entropy, or at least never negative.
         key: of the cases' indices in the batch, which is a dict.
     """
 
@@ -49,4 +50,4 @@ class SamplerHandler:
         loss = unreduced(self.loss or engine.loss_function)
         losses = loss(output[CommonKeys.PRED], output[CommonKeys.LABEL]).float().cpu()
         index = torch.as_tensor(engine.state.batch[self.key]).reshape(-1).cpu()
-        self.sampler.update(*mean_per_index(index, losses))
+        self.sampler.update_by_losses(*mean_per_index(index, losses))

@@ -8,6 +8,8 @@ from torch import Tensor
 from .drawing import draw_without_replacement
 from .sampler import BatchSampler
 
+ROUNDING = 1e-3  # by which probabilities of half precision may exceed 1
+
 
 class PSGDSampler(BatchSampler):
     """Every epoch a fresh subset that favours images which the network has tended to get wrong.
@@ -93,11 +95,30 @@ class PSGDSampler(BatchSampler):
                 pass; or [b, ...] per pixel or voxel, which are averaged.
 
         Raises:
-            ValueError: for values that are not one per image or, on a CPU, not finite, and for
+            ValueError: for values that are not one per image or, on a CPU, outside [0, 1], and for
                 indices outside the data set.
         """
         self.record(*self.check(indices, probabilities))
         self.count_update()
+
+    def update_by_losses(self, indices: Tensor, losses: Tensor) -> None:
+        """`update` by cross-entropies [b]: exp(-loss) is the probability of an image's own class.
+
+        Of another loss that is never negative it is at least a number in [0, 1] that falls with it.
+        """
+        self.update(indices, torch.exp(-torch.as_tensor(losses).detach()))
+
+    def check(self, indices: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """As for any sampler, and on a CPU that values are probabilities."""
+        indices, values = super().check(indices, values)
+        if self.on_cpu and len(values):
+            low, high = values.aminmax()
+            if low < 0 or high > 1 + ROUNDING:
+                raise ValueError(
+                    f"values from {low:.4g} to {high:.4g} are no probabilities; of losses, call "
+                    "update_by_losses"
+                )
+        return indices, values
 
     def record(self, index: Tensor, probability: Tensor) -> None:
         """`update` without its checks: indices [b], probabilities [b] float32, on this device."""

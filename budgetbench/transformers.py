@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
 from .hardness_weighted import HardnessWeightedSampler
@@ -53,6 +54,9 @@ class SamplerMixin(Base):
         # The sampler itself goes on where it was: no batches are to be skipped.
         self.args.ignore_data_skip = True
         self.sampler = sampler
+        # As the Trainer itself knows models whose labels are the tokens that they are shown.
+        model = self.model.get_base_model() if hasattr(self.model, "peft_config") else self.model
+        self.next_token = type(model).__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
         self.add_callback(SaveSampler(sampler))
 
     def get_train_dataloader(self) -> DataLoader:
@@ -67,12 +71,15 @@ class SamplerMixin(Base):
     def sample_losses(self, outputs: Any, inputs: dict[str, Any]) -> Tensor:
         """The loss of each sample, [b]: cross-entropy of `logits` [b, C] or [b, tokens, C].
 
-        Tokens with label -100 do not count. Override it for another loss.
+        Tokens with label -100 do not count. A causal language model's logits are of the token after
+        each. Override it for another loss.
         """
         logits, labels = outputs["logits"], inputs["labels"]
+        if self.next_token:
+            logits, labels = logits[:, :-1], labels[:, 1:]
         losses = cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none")
         losses = losses.view(len(labels), -1)
-        counted = (labels != -100).view(len(labels), -1).sum(1)
+        counted = (labels != -100).reshape(len(labels), -1).sum(1)
         return losses.sum(1) / counted.clamp(min=1)
 
     def compute_loss(
@@ -84,7 +91,7 @@ class SamplerMixin(Base):
         outputs = model(**inputs)
         losses = self.sample_losses(outputs, inputs)
         if model.training:
-            self.sampler.update(index, losses.detach())
+            self.sampler.update_by_losses(index, losses.detach())
         return (losses.mean(), outputs) if return_outputs else losses.mean()
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **options: Any) -> Any:

@@ -152,6 +152,11 @@ def create_method(settings: RunConfig, task: Task) -> Method:
         value = options[error.option]
         raise UsageError(f"`{error.option}` {value}: {error.reason}") from error
     if settings.record:
+        if settings.compute_budget and method.num_candidates:
+            raise UsageError(
+                f"`record` goes by epochs of equal steps, which `method` {settings.method} does "
+                "not make with `compute_budget`; leave one of them out"
+            )
         recording: Any = Recording(method, create_recorders(settings, task))
         return recording  # in all that the loop asks, the method
     return method

@@ -20,10 +20,12 @@ from .options import options_of
 from .run_folder import write_whole
 from .values import number
 
+SEED = 1  # by default, as in training
 DESCRIPTION = """\
-Write which images a core-set has: their places in the training set, from 0 and in ascending order,
-one per line in a .txt and as int64 in a .npy beside FILE, named after it and the choice. They are
-the images of train.py --method coreset with the same --budget, --seed and options."""
+Write which images a core-set has: their places in the training set, from 0 and in ascending
+order, one per line in a .txt and as int64 in a .npy beside FILE, named after it and the choice; of
+craig and grad-match also how much the loss of each counts, in a -weights.npy in the same order.
+They are the images of train.py --method coreset with the same --budget, --seed and options."""
 
 
 def build_parser() -> Parser:
@@ -41,9 +43,9 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--seed",
         type=number(int, low=0),
-        default=1,
+        default=SEED,
         metavar="N",
-        help="of choices at random [default: 1]",
+        help=f"of choices at random [default: {SEED}]",
     )
     options = options_of(Coreset)
     del options["coreset_file"]
@@ -58,13 +60,14 @@ def export(arguments: list[str]) -> int:
         options = vars(build_parser().parse_args(arguments))
         path, budget, seed = (options.pop(name) for name in ("file", "budget", "seed"))
         options = {name: value for name, value in options.items() if value is not None}
-        subset = core_set(path, budget, seed, options)
-        words = [options.get("coreset_select", "top"), options.get("coreset_score"), str(budget)]
-        stem = "-".join([path.stem, *filter(None, words)])
-        binary = io.BytesIO()
-        np.save(binary, subset)
+        method = core_set(path, budget, seed, options)
+        subset = np.sort(method.subset.numpy())
+        stem = "-".join([path.stem, *choice(budget, seed, options)])
         lines = "".join(f"{place}\n" for place in subset)
-        for name, content in ((f"{stem}.txt", lines.encode()), (f"{stem}.npy", binary.getvalue())):
+        files = {f"{stem}.txt": lines.encode(), f"{stem}.npy": of_array(subset)}
+        if method.weighted:
+            files[f"{stem}-weights.npy"] = of_array(method.weights.numpy()[subset])
+        for name, content in files.items():
             write_whole(path.with_name(name), content)
             print(path.with_name(name))
         return 0
@@ -72,8 +75,27 @@ def export(arguments: list[str]) -> int:
     return exit_status_of("python -m engine.scores export", work)
 
 
-def core_set(path: Path, budget: float, seed: int, options: dict) -> np.ndarray:
-    """Return the images of a core-set by a file of scores, int64 in ascending order."""
+def choice(budget: float, seed: int, options: dict) -> list[str]:
+    """Words for a choice, of which no other one has the same."""
+    words = [options.get("coreset_select", "top"), options.get("coreset_score"), f"{budget}"]
+    if "coreset_drop" in options:
+        words.append(f"drop{options['coreset_drop']}")
+    if options.get("coreset_per_class"):
+        words.append("per-class")
+    if seed != SEED:
+        words.append(f"seed{seed}")
+    return [*filter(None, words)]
+
+
+def of_array(array: np.ndarray) -> bytes:
+    """An array as the content of a .npy file."""
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def core_set(path: Path, budget: float, seed: int, options: dict) -> Coreset:
+    """Return the method that trains on a core-set by a file of scores."""
     try:
         file = ScoreFile.read(path)
     except ValueError as error:
@@ -91,8 +113,10 @@ def core_set(path: Path, budget: float, seed: int, options: dict) -> np.ndarray:
         seed=method_seed(seed),
         data_sha256=file.data_sha256,
     )
+    if not task.subset_size:
+        least = f"{1 / task.num_images:.2g}"
+        raise UsageError(f"`budget` {budget}: no image of {task.num_images}; give {least} or more")
     try:
-        method = Coreset(task, coreset_file=str(path), **options)
+        return Coreset(task, coreset_file=str(path), **options)
     except OptionError as error:
         raise UsageError(f"`{error.option}`: {error.reason}") from None
-    return np.sort(method.subset.numpy())

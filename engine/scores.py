@@ -19,6 +19,7 @@ from budgetbench import distance_to_median, el2n, entropy, grand, k_center, marg
 from data import Dataset, held_out
 from errors import UsageError, exit_status_of
 from methods.scores import RECORDED, SCORES, ScoreFile, digest
+from methods.scores.file import MOST_BYTES
 
 from .build import split
 from .config import consequential
@@ -125,6 +126,11 @@ def make_file(
         logits, inputs = run.outputs
         error = logits.softmax(1) - one_hot(torch.tensor(run.dataset.train_labels), logits)
         given, errors = inputs.half().numpy(), error.half().numpy()
+        if not np.isfinite(given).all():
+            raise UsageError(
+                f"{run.folder / 'model.pt'}: its features are too large for 16 bits (over "
+                f"{torch.finfo(torch.half).max:.0f}); give another run"
+            )
         seconds[0] += time.perf_counter() - start
     sources = [source_of(run, scores, took, features) for run, took in zip(runs, seconds)]
     file = ScoreFile(
@@ -183,6 +189,8 @@ def way_of(run: FinishedRun, score: str) -> str:
         return "recorded while training"
     if score not in (*OF_OUTPUTS, "k-center", "irreducible-loss"):
         name = next(name for name in RECORDED if score.startswith(name))
+        if name in (run.settings.record or ()):
+            raise UsageError(f"{run.folder}: too short a run for {score}; train for more epochs")
         raise UsageError(f"{run.folder}: {score} was not recorded; train with --record {name}")
     if score != "irreducible-loss":
         return "of the network at the end"
@@ -261,8 +269,14 @@ def main(arguments: list[str]) -> int:
             raise UsageError(f"--out {out}: cannot be written; give another file")
         runs = [FinishedRun.read(folder, options.data_dir, device) for folder in options.runs]
         file, lines = make_file(runs, options.score, options.features)
+        content = file.to_bytes(half=options.half)
+        if len(content) > MOST_BYTES:
+            raise UsageError(
+                f"--out {out}: would have {len(content) / 2**30:.1f} GiB, and is read up to "
+                f"{MOST_BYTES / 2**30:.0f}; leave --features out, or give a narrower network's run"
+            )
         print(*lines, sep="\n")
-        write_whole(out, file.to_bytes(half=options.half))
+        write_whole(out, content)
         return 0
 
     if arguments[:1] == ["export"]:

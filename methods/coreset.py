@@ -113,10 +113,17 @@ class Coreset(RandomSubset):
         if not rule.by_score and coreset_score is None:
             coreset_score = next(iter(file.values))
         name, scores = file.score("coreset_file", coreset_score)
+        if rule.by_means and (name in LOW_IS_HARD or np.nanmin(scores, initial=0) < 0):
+            raise OptionError(
+                "coreset_select",
+                f"goes by scores that are high for hard images and never negative, as dual, which "
+                f"{name} is not; give another `coreset_score`",
+            )
         self.candidates = Candidates(
             scores if rule.by_score else np.zeros_like(scores),
             name in LOW_IS_HARD,
             np.random.default_rng(task.seed),
+            task.budget,
             coreset_drop,
             file.values.get("dual-mean") if rule.by_means else None,
             file.features if rule.by_features else None,
@@ -131,7 +138,10 @@ class Coreset(RandomSubset):
 
     def select(self) -> Tensor:
         labels, size = self.task.labels, self.task.subset_size
-        order = self.permutation(self.task.num_images).cpu().numpy()
+        # Drawn by the CPU whatever the device, so that one seed means one choice.
+        on_cpu = self.rng.device.type == "cpu"
+        rng = self.rng if on_cpu else torch.Generator().manual_seed(self.task.seed)
+        order = torch.randperm(self.task.num_images, generator=rng).numpy()
         known = ~np.isnan(self.candidates.scores)
         if self.candidates.means is not None:
             known &= ~np.isnan(self.candidates.means)

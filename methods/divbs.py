@@ -22,8 +22,9 @@ class DivBS(Pool):
     chosen is taken off the residual. As in the authors' code candidates are drawn, where the text
     takes the largest. Once nothing is left of the residual, the rest of the batch is uniform.
 
-    Gradients are never formed: all of this can be said in their inner products [m * B, m * B],
-    which are those of the errors times those of the inputs. Nothing waits for the device.
+    Gradients are never formed: all of this can be said in their inner products, which are those of
+    the errors times those of the inputs, and of which only the rows of chosen candidates are
+    computed. Nothing waits for the device.
     """
 
     needs_features = True
@@ -46,30 +47,27 @@ class DivBS(Pool):
 
     def choose(self, batch: Batch, score: Score) -> Batch:
         logits, features = score.with_features(batch)
-        products = inner_products(logits.softmax(1) - batch.targets, features)
-        return batch[diverse(products, self.task.batch_size, self.rng)]
+        errors = logits.softmax(1) - batch.targets
+        return batch[diverse(errors, features.flatten(1), self.task.batch_size, self.rng)]
 
 
-def inner_products(errors: Tensor, features: Tensor) -> Tensor:
-    """Inner products [n, n] of the gradients errors [n, C] times features [n, d]."""
-    errors, features = errors.double(), features.flatten(1).double()
-    return (errors @ errors.T) * (features @ features.T)
+def diverse(errors: Tensor, features: Tensor, k: int, rng: torch.Generator) -> Tensor:
+    """k rows drawn by what is left of the mean gradient: int64 [k].
 
-
-def diverse(products: Tensor, k: int, rng: torch.Generator) -> Tensor:
-    """k rows drawn by what is left of the mean gradient, of inner products [n, n]: int64 [k].
-
-    The Gram-Schmidt process in inner products is the Cholesky decomposition: its columns are the
-    parts of all gradients along each of the orthonormal directions, and the mean of a column is
-    the residual's.
+    Gradients are errors [n, C] times features [n, d]. The Gram-Schmidt process in inner products is
+    the Cholesky decomposition: its columns are the parts of all gradients along each of the
+    orthonormal directions, and the mean of a column is the residual's.
     """
-    n = len(products)
-    parts = products.new_zeros(k, n)
-    left = products.mean(0)  # inner products with the residual
-    waiting = products.new_ones(n)
-    smallest = 1e-9 * products.diagonal().max()  # squared length that is rounding
-    rows = torch.zeros(k, dtype=torch.int64, device=products.device)
-    points = torch.rand(k, dtype=products.dtype, generator=rng, device=products.device)
+    errors, features = errors.double(), features.double()
+    n = len(errors)
+    parts = errors.new_zeros(k, n)
+    mean = errors.T @ features / n  # gradient
+    left = ((errors @ mean) * features).sum(1)  # inner products with the residual
+    waiting = errors.new_ones(n)
+    squares = errors.square().sum(1) * features.square().sum(1)
+    smallest = 1e-9 * squares.max()  # squared length that is rounding
+    rows = torch.zeros(k, dtype=torch.int64, device=errors.device)
+    points = torch.rand(k, dtype=errors.dtype, generator=rng, device=errors.device)
     for step in range(k):
         weights = left.abs() * waiting
         weights = torch.where((weights > smallest).any(), weights, waiting)
@@ -79,7 +77,8 @@ def diverse(products: Tensor, k: int, rng: torch.Generator) -> Tensor:
         rows[step] = row[0]
         waiting.index_fill_(0, row, 0)
         # index_select, because a row that is on the device would be waited for.
-        part = products.index_select(0, row)[0]
+        error, feature = (each.index_select(0, row)[0] for each in (errors, features))
+        part = (errors @ error) * (features @ feature)
         part = part - parts[:step].T @ parts[:step].index_select(1, row)[:, 0]
         square = part.index_select(0, row)
         part = torch.where(square > smallest, part / square.clamp(min=smallest).sqrt(), 0)

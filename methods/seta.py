@@ -100,13 +100,16 @@ def groups_by_loss(losses: Tensor, count: int, rng: torch.Generator) -> Tensor:
     if len(ordered.unique()) < count:
         ranks = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)).to(order))
         return ranks * count // len(order)
-    chances, drawn = torch.ones_like(ordered), ordered[:0]
+    chances = torch.ones_like(ordered)
+    nearest = torch.full_like(ordered, torch.inf)  # squared distance to a centre
+    drawn = []
     for point in torch.rand(count, dtype=torch.double, generator=rng, device=losses.device):
         sums = chances.cumsum(0)
         row = torch.searchsorted(sums, point * sums[-1:], right=True).clamp(max=len(order) - 1)
-        drawn = torch.cat([drawn, ordered[row]])
-        chances = (ordered[:, None] - drawn).square().min(1).values
-    centres = drawn.sort().values
+        drawn.append(ordered[row])
+        nearest = torch.minimum(nearest, (ordered - ordered[row]).square())
+        chances = nearest
+    centres = torch.cat(drawn).sort().values
     sums = torch.cat([ordered.new_zeros(1), ordered.cumsum(0)])
     ends = torch.tensor([0, len(ordered)], device=losses.device)
     for _ in range(ROUNDS):

@@ -58,9 +58,10 @@ class StaleOrBatchLosses(StaleLosses):
         super().__init__(task, **options)
         self.of_batches, self.alpha = batch_loss_score, batch_loss_alpha
         if self.of_batches:
-            self.losses.zero_()
+            self.losses.mul_(0)  # of an unknown loss that is NaN, NaN
 
     def observe(self, batch: Batch, logits: Tensor, losses: Tensor) -> None:
         if self.of_batches:
-            losses = torch.lerp(losses.float().mean(), self.losses[batch.index], self.alpha)
+            before = self.losses[batch.index].nan_to_num(0.0)
+            losses = torch.lerp(losses.float().mean(), before, self.alpha)
         super().observe(batch, logits, losses)

@@ -115,13 +115,13 @@ def prepare(source: Path, home: Path, env: dict[str, str]) -> None:
     if not (home / "preprocessed" / MINORITY / "splits_final.json").exists():
         add_shifted(plain, minority)
         preprocess(905, env)
-        write_splits(plain, home)
         # Twice the images would have made nnU-Net plan larger batches.
         plans = [home / "preprocessed" / name / "nnUNetPlans.json" for name in STUDIES]
         same, other = (json.loads(path.read_text()) for path in plans)
         batch_size = same["configurations"]["3d_fullres"]["batch_size"]
         other["configurations"]["3d_fullres"]["batch_size"] = batch_size
         plans[1].write_text(json.dumps(other))
+        write_splits(plain, home)  # last, because by these a set counts as made
 
 
 def convert(source: Path, target: Path) -> None:
@@ -176,7 +176,8 @@ def preprocess(number: int, env: dict[str, str]) -> None:
         [*command, "-np", "2", "-npfp", "2"], env=env, capture_output=True, text=True
     )
     if result.returncode:
-        raise Failed(f"{' '.join(command)} failed: {result.stderr.strip().splitlines()[-1]}")
+        said = result.stderr.strip().splitlines() or ["nothing said"]
+        raise Failed(f"{' '.join(command)} failed: {said[-1]}")
 
 
 def write_splits(plain: Path, home: Path) -> None:

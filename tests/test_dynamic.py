@@ -54,6 +54,14 @@ def test_batch_loss_scores_are_means_over_the_batches_of_an_image(name, alpha):
     np.testing.assert_allclose(method.losses, expected, rtol=1e-5)
 
 
+def test_infobatch_keeps_images_without_a_batch_loss():
+    method = METHODS["infobatch"](make_task(20, 2), infobatch_ratio=0.9, batch_loss_score=True)
+    learn(method, range(1, 11), range(10))
+    assert all(set(range(10, 20)) <= drawn_set(method) for _ in range(20))
+    weights = method.reweigh(make_batch(range(10, 20), [0] * 10), torch.ones(10))
+    assert weights.tolist() == [1.0] * 10
+
+
 def test_infobatch_goes_by_batch_losses_where_asked():
     """Image 0 has a low loss of its own, in a batch of a high one."""
     task = make_task(num_images=4, batch_size=1)

@@ -25,6 +25,7 @@ N, BATCH, EPOCHS = 48, 6, 3
 STOP = 11  # steps, of 8 an epoch
 HARD, AHEAD = 7, 8  # a point; batches that are drawn ahead, at most
 workers = pytest.mark.parametrize("num_workers", [0, 2])
+kinds = pytest.mark.parametrize("kind", ["dro", "p-SGD"])
 
 
 class Points(Dataset):
@@ -57,31 +58,41 @@ def make_model() -> nn.Module:
 def watched(sampler: BatchSampler) -> list[list[int]]:
     """A list that grows by the indices of every update, in each of which HARD has a high loss."""
     seen: list[list[int]] = []
-    update = sampler.update
+    # A PSGDSampler calls its own `update`, which takes probabilities.
+    name = "update" if isinstance(sampler, HardnessWeightedSampler) else "update_by_losses"
+    learn = getattr(sampler, name)
 
     def note(index: Tensor, values: Tensor) -> None:
         index = torch.as_tensor(index)
         seen.append(index.tolist())
-        update(index, values + 5 * (index == HARD))
+        learn(index, values + 5 * (index == HARD))
 
-    sampler.update = note  # type: ignore[method-assign]
+    setattr(sampler, name, note)
     return seen
 
 
 def assert_learnt(sampler: BatchSampler, seen: list[list[int]]) -> None:
-    """Once its loss was seen, HARD is in every batch that was drawn from then on."""
+    """Once its loss was seen, HARD is in every batch that was drawn from then on.
+
+    A PSGDSampler, of whose epochs each image is in one batch, gives it the highest weight.
+    """
+    if isinstance(sampler, PSGDSampler):
+        assert int(sampler.weights().argmax()) == HARD
+        return
     assert int(sampler.hardest(1)) == HARD
     first = next(number for number, batch in enumerate(seen) if HARD in batch)
     assert all(HARD in batch for batch in seen[first + AHEAD :])
     assert sum(HARD not in batch for batch in seen) > 0
 
 
-def assert_goes_on(make: Callable[[BatchSampler, Path], list], tmp_path: Path) -> None:
+def assert_goes_on(
+    make: Callable[[BatchSampler, Path], list], tmp_path: Path, kind: str = "dro"
+) -> None:
     """`make` trains to the end in one go, or from the checkpoint at STOP if it is there.
 
     It returns the batches that were trained on.
     """
-    sampler, fresh = make_sampler(1), make_sampler(2)
+    sampler, fresh = make_sampler(1, kind), make_sampler(2, kind)
     seen = make(sampler, tmp_path)
     assert len(seen) == EPOCHS * len(sampler)
     again = make(fresh, tmp_path)
@@ -162,7 +173,8 @@ class Classifier(nn.Module):
 
 @pytest.mark.filterwarnings("ignore")
 @workers
-def test_transformers(num_workers: int, tmp_path: Path) -> None:
+@kinds
+def test_transformers(num_workers: int, kind: str, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     from budgetbench.transformers import SamplerMixin
 
@@ -188,7 +200,7 @@ def test_transformers(num_workers: int, tmp_path: Path) -> None:
         trainer.train(resume_from_checkpoint=str(file) if file.exists() else None)
         return seen
 
-    assert_goes_on(make, tmp_path)
+    assert_goes_on(make, tmp_path, kind)
 
 
 def test_transformers_that_would_remove_the_index_is_told(tmp_path: Path) -> None:
@@ -213,9 +225,36 @@ def test_losses_of_tokens_are_averaged_over_those_that_count() -> None:
 
     logits = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([[1, 2, -100], [3, -100, -100]])
-    found = SamplerMixin.sample_losses(None, {"logits": logits}, {"labels": labels})
+    trainer = SamplerMixin.__new__(SamplerMixin)
+    trainer.next_token = False
+    found = trainer.sample_losses({"logits": logits}, {"labels": labels})
     expected = [cross_entropy(logits[i], labels[i]) for i in range(2)]
     torch.testing.assert_close(found, torch.stack(expected))
+
+
+def test_the_loss_of_a_language_model_is_its_own(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    from budgetbench.transformers import SamplerMixin
+
+    class Trainer(SamplerMixin, transformers.Trainer):
+        pass
+
+    torch.manual_seed(0)
+    model = transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(vocab_size=20, n_positions=8, n_embd=8, n_layer=1, n_head=1)
+    ).eval()
+    arguments = transformers.TrainingArguments(
+        str(tmp_path), use_cpu=True, remove_unused_columns=False
+    )
+    trainer = Trainer(model, arguments, train_dataset=Points(), sampler=make_sampler())
+    tokens = torch.randint(20, (3, 8))
+    inputs = {"input_ids": tokens, "labels": tokens}
+    with torch.no_grad():
+        outputs = model(**inputs)
+        losses = trainer.sample_losses(outputs, inputs)
+        alone = [model(input_ids=each[None], labels=each[None]).loss for each in tokens]
+    torch.testing.assert_close(losses, torch.stack(alone))
+    torch.testing.assert_close(losses.mean(), outputs.loss)
 
 
 # --- accelerate ---
@@ -258,7 +297,7 @@ def test_accelerate(num_workers: int, tmp_path: Path) -> None:
 
 
 @workers
-@pytest.mark.parametrize("kind", ["dro", "p-SGD"])
+@kinds
 def test_a_plain_loop_goes_on_in_the_middle_of_an_epoch(num_workers: int, kind: str) -> None:
     """By the state_dict of the sampler alone."""
     sampler, fresh = make_sampler(1, kind), make_sampler(2, kind)
@@ -299,7 +338,8 @@ class Volumes(Points):
 
 @pytest.mark.filterwarnings("ignore")
 @workers
-def test_monai(num_workers: int, tmp_path: Path) -> None:
+@kinds
+def test_monai(num_workers: int, kind: str, tmp_path: Path) -> None:
     monai = pytest.importorskip("monai")
     pytest.importorskip("ignite")
     from monai.data import DataLoader as MonaiLoader
@@ -338,7 +378,7 @@ def test_monai(num_workers: int, tmp_path: Path) -> None:
         trainer.run()
         return [sorted(batch) for batch in seen]
 
-    assert_goes_on(make, tmp_path)
+    assert_goes_on(make, tmp_path, kind)
 
 
 def test_the_mean_of_monais_loss_is_that_of_the_batch() -> None:

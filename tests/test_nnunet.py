@@ -310,10 +310,16 @@ def test_subsets_favour_cases_with_many_wrong_voxels(here: Path) -> None:
     batch = next(train)
     trainer.train_step(batch)
     assert trainer.measured.shape == (2,)
-    with torch.no_grad():
-        outputs = trainer.network(batch["data"])[0].softmax(1)
-    assert 0 < trainer.measured.min() <= trainer.measured.max() < 1
-    assert outputs.shape[:2] == (2, 2)
+    right = trainer.measured
+    assert 0 < right.min() <= right.max() < 1
+    weights = trainer.sampler.weights()[trainer.trained]
+    assert weights.argmax() == right.argmin(), "the worse case of the two has the higher weight"
+    logits = torch.tensor([0.2, 0.9]).logit().view(2, 1, 1, 1, 1) * torch.tensor([-0.5, 0.5]).view(
+        1, 2, 1, 1, 1
+    )
+    outputs = [logits.expand(2, 2, 3, 3, 3)]
+    trainer.training_loss(outputs * 2, [torch.ones(2, 1, 3, 3, 3)] * 2)
+    torch.testing.assert_close(trainer.measured, torch.tensor([0.2, 0.9]))
     subset = trainer.sampler.draw()
     assert subset.shape == (2, 2), "half of eight cases, two at a time"
     assert len(subset.unique()) == 4

@@ -285,6 +285,8 @@ def test_flags_of_recording(train_here) -> None:
     outcome = train_here(*SHORT, "--record", "el2n,forgeting")
     assert_refused(outcome, "--record", "'forgeting'", "did you mean forgetting?")
     assert_refused(train_here(*SHORT, "--record", "grand"), "not one of forgetting, el2n")
+    outcome = train_here(*SHORT, "--record", "el2n", "--method", "obftf", "--compute-budget")
+    assert_refused(outcome, "--record goes by epochs of equal steps, which --method obftf")
     outcome = train_here(*SHORT, "--record-epochs", 3)
     assert outcome.stderr == "note: --record-epochs has no effect without --record el2n\n"
 
@@ -365,6 +367,8 @@ def test_what_scores_refuses(trained, scores_here, train_here) -> None:
         ask("el2n", run, recorded),
         "el2n is of the network at the end for results/run, recorded while training for",
     )
+    short = trained("short", "--record", "tdds", "--epochs", 8)
+    assert_refused(ask("tdds-30", short), "results/short: too short a run for tdds-30; train for")
     missing = scores_here(run, "--score", "el2n", "--out", "none/out.npz")
     assert_refused(missing, "--out none/out.npz: cannot be written")
 

@@ -45,6 +45,7 @@ def make_candidates(n: int, seed: int = 0, d: int = 3, classes: int = 4, **given
         scores=random.permutation(n).astype(np.float32),
         low_is_hard=False,
         rng=np.random.default_rng(seed + 1),
+        budget=0.5,
         means=random.random(n, dtype=np.float32),
         features=random.normal(size=(n, d)).astype(np.float16),
         errors=(random.normal(size=(n, classes)) / 2).astype(np.float16),
@@ -98,7 +99,8 @@ def shares_by_hand(counts: list[int], size: int) -> list[int]:
 def test_strata_give_alike_after_the_hardest_are_dropped(n: int, share: float, low_is_hard) -> None:
     random = np.random.default_rng(3)
     scores = random.gamma(1.0, size=n).astype(np.float32)
-    candidates = make_candidates(n, scores=scores, low_is_hard=low_is_hard)
+    # The budget decides, not what its images are of those that have a score.
+    candidates = make_candidates(n, scores=scores, low_is_hard=low_is_hard, budget=share)
     size = int(share * n)
     dropped = int({0.1: 0.3, 0.2: 0.2}.get(share, 0.1) * n) if share < 1 else 0
     order = sorted(range(n), key=lambda i: scores[i] if low_is_hard else -scores[i])
@@ -111,6 +113,13 @@ def test_strata_give_alike_after_the_hardest_are_dropped(n: int, share: float, l
     found = [sum(strata[i] == s for i in chosen) for s in range(50)]
     assert sorted(found) == sorted(expected)
     assert sum(found) == size
+
+
+def test_a_rounded_number_of_images_is_still_the_budget() -> None:
+    scores = np.arange(400, dtype=np.float32)
+    for size in (39, 40, 41):
+        chosen = choose("stratified", make_candidates(400, scores=scores, budget=0.1), size)
+        assert max(chosen) < 280
 
 
 def test_within_a_stratum_the_choice_is_uniform() -> None:
@@ -159,6 +168,7 @@ def test_beta_starts_from_the_ten_highest_scores() -> None:
 
 
 def d2_by_hand(features, hardness, size: int, dropped: float) -> set[int]:
+    """Strata of as many members come lowest first."""
     n = len(hardness)
     order = sorted(range(n), key=lambda i: -hardness[i])
     rest = order[min(int(dropped * n), n - size) :]
@@ -183,16 +193,13 @@ def d2_by_hand(features, hardness, size: int, dropped: float) -> set[int]:
 @pytest.mark.parametrize("low_is_hard, dropped", [(False, None), (True, None), (False, 0.0)])
 @pytest.mark.parametrize("size", [10, 40, 70])
 def test_d2_passes_messages(size: int, low_is_hard: bool, dropped: float | None) -> None:
-    """Strata of different sizes, so that their order does not matter to the outcome by chance."""
     random = np.random.default_rng(size)
     scores = random.gamma(2.0, size=100).astype(np.float32)
     candidates = make_candidates(100, scores=scores, low_is_hard=low_is_hard, dropped=dropped, d=2)
     features = candidates.features.astype(np.float64)
     hardness = scores.astype(np.float64) * (-1 if low_is_hard else 1)
     expected = d2_by_hand(features, hardness, size, 0.4 if dropped is None else dropped)
-    found = set(choose("d2", candidates, size))
-    # Strata of as many members may come in another order.
-    assert len(found & expected) >= 0.9 * size
+    assert set(choose("d2", candidates, size)) == expected
 
 
 def test_nearest_are_the_nearest() -> None:
@@ -411,6 +418,25 @@ def test_what_a_choice_needs_has_to_be_in_the_file() -> None:
         Coreset(task, coreset_file=path, coreset_select="beta")
 
 
+@pytest.mark.parametrize("name, values", [("aum", [0.5, 0.1]), ("el2n", [0.5, -0.1])])
+def test_beta_needs_scores_that_are_high_for_hard_images(name: str, values: list[float]) -> None:
+    task = make_task(num_images=64)
+    given = {name: np.resize(np.float32(values), 64), "dual-mean": np.full(64, 0.5, np.float32)}
+    path = write_file(task, values=given)
+    with pytest.raises(OptionError, match=rf"{name} is not; give another `coreset_score`"):
+        Coreset(task, coreset_file=path, coreset_score=name, coreset_select="beta")
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("rule", ["top", "stratified", "beta"])
+def test_a_choice_is_the_same_on_every_device(rule: str) -> None:
+    task = make_task(num_images=200, batch_size=10, budget=0.3)
+    path = write_file(task)
+    options = dict(coreset_file=path, coreset_score="el2n", coreset_select=rule)
+    on_gpu = Coreset(replace(task, device=torch.device("cuda")), **options)
+    assert on_gpu.subset.tolist() == Coreset(task, **options).subset.tolist()
+
+
 def test_time_of_scoring_is_told_and_no_part_of_what_a_file_is() -> None:
     task = make_task(num_images=64)
     files = [
@@ -450,6 +476,8 @@ def test_a_file_keeps_labels_and_outputs_and_may_be_half_as_large() -> None:
         dict(features=np.zeros((63, 5), np.float16)),
         dict(features=np.zeros(64, np.float16)),
         dict(errors=np.zeros((64, 4), np.float32)),
+        dict(features=np.full((64, 5), np.inf, np.float16)),
+        dict(errors=np.full((64, 4), np.nan, np.float16)),
     ],
 )
 def test_outputs_of_another_shape_are_damage(given) -> None:
@@ -473,17 +501,32 @@ def test_a_list_has_the_images_of_a_run(
     words = f"--coreset-score el2n --coreset-select {rule} --coreset-per-class".split()
     outcome = scores_here("export", path, "--budget", 0.2, "--seed", 3, *words)
     assert outcome.returncode == 0, outcome.stderr
-    text, binary = map(Path, outcome.stdout.split())
+    text, binary, *more = map(Path, outcome.stdout.split())
+    assert text.name == f"scores-{rule}-el2n-0.2-per-class-seed3.txt"
     listed = [int(line) for line in text.read_text().splitlines()]
     assert listed == np.load(binary).tolist() == sorted(set(listed))
     assert len(listed) == int(0.2 * 1442)
-    subsets = []
-    select = Coreset.select
-    monkeypatch.setattr(Coreset, "select", lambda self: subsets.append(select(self)) or subsets[-1])
+    methods = []
+    create = Coreset.__init__
+    monkeypatch.setattr(
+        Coreset, "__init__", lambda self, *a, **o: methods.append(self) or create(self, *a, **o)
+    )
     short = ("--epochs", 1, "--batch-size", 32, "--device", "cpu", "--budget", 0.2, "--seed", 3)
     outcome = train_here(*short, "--method", "coreset", "--coreset-file", path, *words)
     assert outcome.returncode == 0, outcome.stderr
-    assert sorted(subsets[0].tolist()) == listed
+    assert sorted(methods[0].subset.tolist()) == listed
+    assert len(more) == (rule == "grad-match")
+    for weights in more:
+        np.testing.assert_array_equal(np.load(weights), methods[0].weights[listed])
+        assert weights.name == "scores-grad-match-el2n-0.2-per-class-seed3-weights.npy"
+
+
+def test_every_choice_has_files_of_its_own(digits: Task, scores_here: Callable) -> None:
+    common = ("export", write_file(digits), "--budget", 0.2, "--coreset-score", "el2n")
+    choices = ((), ("--seed", 2), ("--coreset-drop", 0.3), ("--coreset-per-class",))
+    stratified = ("--coreset-select", "stratified")
+    outcomes = [scores_here(*common, *stratified, *choice) for choice in choices]
+    assert len({outcome.stdout for outcome in outcomes}) == len(choices)
 
 
 def test_what_export_refuses(digits: Task, scores_here: Callable) -> None:
@@ -491,6 +534,7 @@ def test_what_export_refuses(digits: Task, scores_here: Callable) -> None:
     ask = lambda *words: scores_here("export", *words)  # noqa: E731
     assert_refused(ask("none.npz", "--budget", 0.2), "none.npz: No such file")
     assert_refused(ask(path, "--budget", 2), "--budget")
+    assert_refused(ask(path, "--budget", 0.0001), "no image of 1442; give 0.00069 or more")
     assert_refused(ask(path, "--budget", 0.2), "has el2n, dual-mean; choose one with")
     assert_refused(ask(path, "--budget", 0.2, "--coreset-select", "tops"), "did you mean top?")
     old = write_file(digits, "old.npz", labels=None)

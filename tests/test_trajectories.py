@@ -104,6 +104,19 @@ def test_tdds_is_the_sum_over_windows(epochs: int) -> None:
         np.testing.assert_allclose(found[f"tdds-{share}"], expected, rtol=1e-3)
 
 
+def test_further_visits_in_an_epoch_say_nothing_to_tdds() -> None:
+    p = random_probabilities(20, 3)
+    recording = recording_of(Method(make_task(3, 1, 1.0, CLASSES, 40)), ["tdds"], 40)
+    for epoch in range(20):
+        for twice in (p[epoch], random_probabilities(1, 3, seed=epoch + 1)[0]):
+            recording.step = 3 * epoch
+            logits = torch.tensor(twice).log().float()
+            recording.observe(make_batch(range(3), [0] * 3), logits, torch.zeros(3))
+    changes = recording.recorders["tdds"].changes[:19]
+    expected = (p[1:] * np.log(p[1:] / p[:-1])).__abs__().sum(2)
+    np.testing.assert_allclose(changes, expected, rtol=1e-4)
+
+
 def test_late_epochs_decide_in_tdds_and_the_last_of_its_span() -> None:
     """Two images alike but for one stretch of epochs, in which one of them is restless."""
     calm = np.broadcast_to([0.7, 0.1, 0.1, 0.1], (70, 2, CLASSES))
@@ -207,5 +220,5 @@ def test_notes_take_a_number_per_image_and_epoch() -> None:
     sizes = {name: recording_of(Method(task), [name], 1).num_bytes for name in RECORDED}
     assert sizes["dyn-unc"] == 4 * 1000 * 50
     assert sizes["dual"] == 4 * 1000 * 30
-    assert sizes["tdds"] == 4 * 1000 * (49 + 4)
+    assert sizes["tdds"] == 4 * 1000 * (49 + 4 + 1)
     assert max(sizes["aum"], sizes["el2n"], sizes["forgetting"]) <= 16 * 1000

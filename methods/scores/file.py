@@ -175,7 +175,10 @@ class ScoreFile:
             whole &= digest(labels) == str(arrays["labels_sha256"])
         features, errors = arrays.get("features"), arrays.get("errors")
         whole &= all(
-            each.dtype == np.float16 and each.ndim == 2 and each.shape[:1] == shape
+            each.dtype == np.float16
+            and each.ndim == 2
+            and each.shape[:1] == shape
+            and np.isfinite(each).all()
             for each in (features, errors)
             if each is not None
         )

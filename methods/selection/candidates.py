@@ -16,6 +16,7 @@ class Candidates:
     scores: np.ndarray  # float32 [n]
     low_is_hard: bool  # whether the lowest scores are those of the hardest images
     rng: np.random.Generator
+    budget: float  # fraction of all images of the data set that is to be chosen
     dropped: float | None = None  # fraction of all, the hardest, never chosen; None is the rule's
     means: np.ndarray | None = None  # float32 [n], mean probability of the class while training
     features: np.ndarray | None = None  # float16 [n, d], the last layer's input

@@ -43,17 +43,26 @@ def d2(candidates: Candidates, size: int) -> tuple[np.ndarray, None]:
 def greedily(
     value: np.ndarray, neighbours: np.ndarray, lost: np.ndarray, members: np.ndarray, count: int
 ) -> list[int]:
-    """Take the highest values [n] of some rows, one by one; those of neighbours fall, in place."""
-    heap = [(-value[row], place, row) for place, row in enumerate(members.tolist())]
+    """Take the highest values [n] of some rows, one by one; neighbours' values change in place."""
+    waiting = {row: place for place, row in enumerate(members.tolist())}
+    heap = [(-value[row], place, row) for row, place in waiting.items()]
     heapq.heapify(heap)
     chosen: list[int] = []
     while len(chosen) < count:
         minus, place, row = heapq.heappop(heap)
+        if row not in waiting:
+            continue
         if -minus > value[row]:  # has fallen since it was put there
             heapq.heappush(heap, (-value[row], place, row))
             continue
         chosen.append(row)
-        value[neighbours[row]] -= lost[row] * value[row]
+        del waiting[row]
+        near = neighbours[row]
+        value[near] -= lost[row] * value[row]
+        if value[row] < 0:  # then they have risen
+            for other in near.tolist():
+                if other in waiting:
+                    heapq.heappush(heap, (-value[other], waiting[other], other))
     return chosen
 
 

@@ -15,12 +15,11 @@ def stratified(candidates: Candidates, size: int) -> tuple[np.ndarray, None]:
     """Without the hardest, alike of all levels of the score.
 
     Zheng et al. 2023, "Coverage-centric Coreset Selection for High Pruning Rates". The hardest
-    fraction is dropped (0.3 of all for core-sets of up to 10%, 0.2 up to 20%, else 0.1), the range
+    fraction is dropped (0.3 of all for budgets of up to 0.1, 0.2 up to 0.2, else 0.1), the range
     of the rest cut in 50 equal parts, each of which gives a like number, uniformly chosen; a part
     that has fewer gives all. Never so much is dropped that less than the core-set is left.
     """
-    share = size / len(candidates)
-    dropped = 0.3 if share <= 0.1 else 0.2 if share <= 0.2 else 0.1
+    dropped = 0.3 if candidates.budget <= 0.1 else 0.2 if candidates.budget <= 0.2 else 0.1
     rest = candidates.without_the_hardest(size, dropped)
     chosen = [
         candidates.rng.choice(members, count, replace=False)
