@@ -15,7 +15,7 @@ from . import (
     torchvision_sets,
 )
 from .corruption import long_tailed, with_label_noise
-from .dataset import Dataset, class_balanced_subset, held_out, hold_out
+from .dataset import Dataset, check_dataset, class_balanced_subset, held_out, hold_out
 from .packed import PackedRows
 from .rows import Rows
 from .tables import grouped, relabelled, with_classes
@@ -54,6 +54,7 @@ __all__ = [
     "PackedRows",
     "Rows",
     "Source",
+    "check_dataset",
     "class_balanced_subset",
     "grouped",
     "held_out",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -57,6 +57,47 @@ class Dataset:
     def labels(self, part: str) -> np.ndarray:
         """Labels int64 [n] of train or test."""
         return getattr(self, f"{part}_labels")
+
+
+def check_dataset(dataset: Any) -> None:
+    """Raise a ValueError, of one line, if a user's own function made no data set.
+
+    Labels and facts are looked at whole, of images only type and shape.
+    """
+    if not isinstance(dataset, Dataset):
+        raise ValueError(f"gave a {type(dataset).__name__}; give a data.Dataset")
+    classes = len(dataset.classes) if isinstance(dataset.classes, Sequence) else 0
+    shapes = set()
+    for part in ("train", "test"):
+        images, labels = getattr(dataset, f"{part}_images"), dataset.labels(part)
+        shape = tuple(getattr(images, "shape", ()))
+        if len(shape) != 4 or images.dtype != np.uint8:
+            kind = getattr(images, "dtype", type(images).__name__)
+            raise ValueError(
+                f"{part}_images are {kind} {list(shape)}; give uint8 [n, channels, height, width], "
+                "of 0 to 255"
+            )
+        shapes.add(shape[1:])
+        if not (isinstance(labels, np.ndarray) and labels.dtype == np.int64):
+            kind = getattr(labels, "dtype", type(labels).__name__)
+            raise ValueError(f"{part}_labels are {kind}; give a NumPy array of int64")
+        if labels.shape != shape[:1]:
+            raise ValueError(f"{shape[0]} {part}_images and {part}_labels {list(labels.shape)}")
+        if not 0 <= labels.min(initial=0) <= labels.max(initial=0) < classes:
+            raise ValueError(
+                f"{part}_labels from {labels.min()} to {labels.max()}; give 0 to {classes - 1}, "
+                f"places in `classes`, which names {classes}"
+            )
+    if len(shapes) > 1:
+        raise ValueError("train_images and test_images are of different shapes")
+    channels = next(iter(shapes))[0]
+    for name in ("mean", "std"):
+        numbers = np.atleast_1d(getattr(dataset, name))
+        if len(numbers) != channels:
+            raise ValueError(
+                f"{name} has {len(numbers)} numbers and images have {channels} channels; images are "
+                "[n, channels, height, width]"
+            )
 
 
 def parts_of(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:

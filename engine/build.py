@@ -18,6 +18,7 @@ from data import (
     Dataset,
     PackedRows,
     Source,
+    check_dataset,
     class_balanced_subset,
     grouped,
     hold_out,
@@ -237,13 +238,19 @@ def load_source(settings: RunConfig) -> Dataset:
     name = family if family in DATASETS else settings.dataset
     source = find("dataset", DATASETS, name)
     load = source.load if isinstance(source, Source) else source
-    return load(
+    dataset = load(
         Path(settings.data_dir),
         name=argument,
         data_seed=settings.data_seed,
         image_size=settings.image_size,
         cache=settings.cache,
     )
+    if own.is_own(name):
+        try:
+            check_dataset(dataset)
+        except ValueError as error:
+            raise UsageError(f"`dataset` {name}: {error}") from None
+    return dataset
 
 
 def source_of(settings: RunConfig) -> tuple[object, ...]:

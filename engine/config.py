@@ -487,6 +487,8 @@ def default_name(config: RunConfig) -> str:
 
 def short_name(name: str) -> str:
     """Return a part's name as folders have it: of a path or an argument its last part."""
+    if own.is_own(name):
+        return own.label(name)
     return re.sub(r"[^\w.+-]", "-", Path(name.rpartition(":")[2]).name) if ":" in name else name
 
 

@@ -14,6 +14,7 @@ from augmentations.geometry import CropAndFlip
 from data import Dataset
 from methods import Batch
 
+from .answers import check_mixed
 from .images import Normalise, place
 
 # Part of a generator's seed, so that cropping and mixing draw independently of each other.
@@ -91,7 +92,7 @@ class Loader:
         index = self.block[self.position]
         images = self.normalise(self.transform_ahead())
         rng = np.random.default_rng([self.seed, MIX, self.number])
-        mixed = self.augmentation.mix(images, rng)
+        mixed = check_mixed(self.augmentation.mix(images, rng), images, self.augmentation)
         self.position += 1
         self.number += 1
 

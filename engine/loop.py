@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .answers import check_batch, check_weights
 from .cadence import passed
 from .log import Log
 from .trainer import Trainer
@@ -32,8 +33,12 @@ def train(trainer: Trainer, log: Log, eval_every: int = 1, steps: int | None = N
                 clock.lap("select")
             candidates = loader.next()
             clock.lap("data")
-            batch = candidates if uniform else method.choose(candidates, trainer.score)
+            batch = candidates
+            if not uniform:
+                batch = check_batch(method.choose(candidates, trainer.score), trainer.task)
             clock.lap("select")  # scoring included: it is a cost of selection
+            if batch is None:
+                trainer.turn_down(candidates)
         del candidates  # They may be many times the batch, and the step needs the memory.
 
         trainer.set_learning_rate()
@@ -46,7 +51,7 @@ def train(trainer: Trainer, log: Log, eval_every: int = 1, steps: int | None = N
             logits, losses = world.gather(own_logits.detach()), world.gather(own_losses.detach())
             clock.lap("train")
             # Weights may depend on the losses, so a method is asked after the forward pass.
-            weights = None if uniform else method.reweigh(batch, losses)
+            weights = None if uniform else check_weights(method.reweigh(batch, losses), losses)
             clock.lap("select")
             if weights is not None:
                 own_losses = world.part(weights) * own_losses

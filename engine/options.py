@@ -11,7 +11,10 @@ from errors import UsageError
 
 
 class Option(NamedTuple):
-    """A keyword argument of a constructor, annotated as `Annotated[type, dict(help=...)]`."""
+    """A keyword argument of a constructor, annotated as `Annotated[type, dict(help=...)]`.
+
+    Or as a type alone, without help and bounds.
+    """
 
     kind: type  # int, float, bool or str
     default: typing.Any
@@ -22,6 +25,9 @@ def options_of(constructor: type) -> dict[str, Option]:
     """Return the options of a method or augmentation by name.
 
     They are those of its constructor and, where it passes on others, of its base classes'.
+
+    Raises:
+        UsageError: for an argument that no flag can be made of.
     """
     options: dict[str, Option] = {}
     for owner in constructor.__mro__:
@@ -32,12 +38,36 @@ def options_of(constructor: type) -> dict[str, Option]:
         parameters = inspect.signature(make).parameters.values()
         for parameter in parameters:
             if parameter.kind is parameter.KEYWORD_ONLY and parameter.name not in options:
-                annotated, facts = typing.get_args(hints[parameter.name])
-                kind = plain_kind(annotated)
-                options[parameter.name] = Option(kind, parameter.default, facts)
+                options[parameter.name] = option_of(owner, parameter, hints.get(parameter.name))
+            elif parameter.kind is parameter.POSITIONAL_OR_KEYWORD and has_default(parameter):
+                raise UsageError(
+                    f"{owner.__name__}: argument {parameter.name}: put a * before it, so that it "
+                    "becomes a flag"
+                )
         if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters):
             break
     return options
+
+
+def has_default(parameter: inspect.Parameter) -> bool:
+    return parameter.default is not parameter.empty
+
+
+def option_of(owner: type, parameter: inspect.Parameter, hint: object) -> Option:
+    """Return the option that an annotated keyword argument declares."""
+    annotated: object = hint
+    facts: Mapping[str, typing.Any] = {}
+    if typing.get_origin(hint) is typing.Annotated:
+        annotated, facts = typing.get_args(hint)[:2]
+    try:
+        if has_default(parameter):
+            return Option(plain_kind(annotated), parameter.default, {"help": "", **facts})
+    except (StopIteration, TypeError):
+        pass
+    raise UsageError(
+        f"{owner.__name__}: argument {parameter.name}: annotate it as int, float, bool or str, or as "
+        "Annotated[float, dict(help=..., low=..., high=...)], and give it a default"
+    )
 
 
 def plain_kind(annotated: object) -> type:

@@ -24,6 +24,8 @@ WANTED = {
     "dataset": "a function that returns a data.Dataset, or a data.Source",
     "model": "a function of channels, classes and (height, width) that returns a torch.nn.Module",
 }
+#: What many files call their part.
+NAMELESS = {"load", "make"}
 #: Parts seen so far in this process, for whose options there are flags: setting, name.
 SEEN: dict[tuple[str, str], None] = {}
 
@@ -34,8 +36,15 @@ def is_own(name: object) -> bool:
 
 
 def label(name: str) -> str:
-    """Return what folders, tables and figures call a part: without its file."""
-    return name.rpartition(":")[2] if is_own(name) else name
+    """Return what folders, tables and figures call a part: without its file.
+
+    Or by its file, where its own name is one that says nothing.
+    """
+    if not is_own(name):
+        return name
+    where, _, own_name = name.rpartition(":")
+    stem = Path(where).stem if where.endswith(".py") else where.rpartition(".")[2]
+    return stem if own_name in NAMELESS else own_name
 
 
 def canonical(text: str) -> str:

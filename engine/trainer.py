@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from errors import Diverged
+from errors import Diverged, UsageError
 from methods import Batch, Method
 
+from .answers import check_block
 from .budget import TRAINING_COST, Budget
 from .clock import Clock
 from .evaluation import Evaluation, Evaluator
@@ -19,6 +20,7 @@ from .loader import Loader
 from .network import Network
 from .optimizer import SGD
 
+PATIENCE = 10  # passes over the data set whose images a method may turn down before a step
 DROPOUT = 3  # keeps its draws apart from those of the loader and of the method, which use 0 to 2
 
 
@@ -76,6 +78,7 @@ class Trainer:
         self.evaluation: Evaluation | None = None  # the last one
         self.step = 0  # optimizer steps made
         self.logged_step = 0  # the last one of the epoch before
+        self.turned_down = 0  # candidates since the last step
         self.images_scored = 0  # images forwarded only to choose among them
         # Counts stay on the device, where adding to them makes nothing wait.
         self.sample_counts = torch.zeros(self.task.num_images, device=self.device)
@@ -136,7 +139,16 @@ class Trainer:
         if self.starts_uniformly:
             left = self.method.uniform_steps - self.step
             return self.method.plain.draw(self.progress)[:left]
-        return self.method.draw(self.progress)
+        return check_block(self.method.draw(self.progress), self.task)
+
+    def turn_down(self, candidates: Batch) -> None:
+        """Count candidates that the method has chosen none of, for a step is never to come."""
+        self.turned_down += len(candidates)
+        if self.turned_down > PATIENCE * max(self.task.num_images, len(candidates)):
+            raise UsageError(
+                f"`method`: choose gave None for {self.turned_down} images in a row; it has to give "
+                "a batch at times"
+            )
 
     def set_learning_rate(self) -> None:
         """Set the rate by what is spent, so that it ends where it should under any budget."""
@@ -169,6 +181,7 @@ class Trainer:
         # Once a loss is not finite, neither is any later sum.
         self.finite_steps += self.epoch_sums[0].isfinite()
         self.step += 1
+        self.turned_down = 0
 
     def check_losses(self) -> None:
         """Raise Diverged if any training loss was not finite; the host waits for the device."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import conftest
 import pandas as pd
 import pytest
-from conftest import Completed
+from conftest import Completed, assert_refused
 
 import sweep
 from engine import RunConfig, own
@@ -82,6 +82,16 @@ def small(channels, classes, size):
 def wrong(channels, classes, size):
     return nn.Sequential(nn.Flatten(), nn.Linear(channels * size[0] * size[1], classes + 1))
 '''
+CHOOSE = """    def choose(self, batch, score):
+        return {}
+
+
+"""
+REWEIGH = """    def reweigh(self, batch, losses):
+        return losses[1:]
+
+
+"""
 SHORT = ("--epochs", 2, "--batch-size", 16, "--device", "cpu", "--num-threads", 1)
 
 
@@ -212,6 +222,117 @@ def test_options_of_ones_own_part_are_in_the_help(
     text = capsys.readouterr().out
     assert "options of Cycle" in text
     assert "--cycle-step N" in text
+
+
+def written(file: Path, old: str, new: str) -> Path:
+    """The file with one part of it written otherwise."""
+    assert SOURCE.count(old) == 1
+    file.write_text(SOURCE.replace(old, new))
+    return file
+
+
+@pytest.mark.parametrize(
+    "declared, flag",
+    [
+        ("cycle_step: int = 1", True),
+        ("cycle_step: Annotated[int, dict(low=1)] = 1", True),
+        ("cycle_step: int | None = 1", True),
+        ("cycle_step=1", False),
+        ("cycle_step: int", False),
+        ("cycle_step: torch.Tensor = 1", False),
+        ("cycle_step: Annotated[int, 'images'] = 1", False),
+    ],
+)
+def test_arguments_are_flags_or_refused(
+    declared: str, flag: bool, own_file: Path, train_here: Callable[..., Completed]
+) -> None:
+    old = 'cycle_step: Annotated[int, dict(low=1, high=9, help="cycle: images between two")] = 1'
+    file = written(own_file, old, declared)
+    outcome = train_here("--method", f"{file}:Cycle", "--cycle-step", 2, *SHORT)
+    if flag:
+        assert outcome.returncode == 0, outcome.stderr
+    else:
+        assert_refused(outcome, "Cycle: argument cycle_step: annotate it as int, float")
+
+
+def test_an_argument_before_the_star_is_told(
+    own_file: Path, train_here: Callable[..., Completed]
+) -> None:
+    file = written(own_file, "        *,\n        cycle_step", "        cycle_step")
+    outcome = train_here("--method", f"{file}:Cycle", *SHORT)
+    assert_refused(outcome, "Cycle: argument cycle_step: put a * before it")
+
+
+@pytest.mark.parametrize(
+    "old, new, fragment",
+    [
+        (
+            "return (batch % self.task.num_images)[None]",
+            "return batch % 60",
+            "gave int64 [16]; give",
+        ),
+        ("[None]\n\n\nclass Fade", "[None] / 2\n\n\nclass Fade", "draw gave float32 [1, 16]"),
+        ("batch % self.task.num_images", "batch + 1430", "draw gave indices from 1430 to 1445"),
+        ("(batch % self.task.num_images)[None]", "batch[None, :8]", "draw gave int64 [1, 8]; give"),
+        ("(batch % self.task.num_images)[None]", "batch[:0, None]", "draw gave int64 [0, 1]; give"),
+        ("[None]\n\n\nclass Fade", "[None].tolist()\n\n\nclass Fade", "draw gave a list"),
+        ("class Fade", CHOOSE.format("batch[:3]") + "class Fade", "choose gave a Batch of 3"),
+        ("class Fade", CHOOSE.format("batch.index") + "class Fade", "choose gave int64 [16]"),
+        ("class Fade", CHOOSE.format("None") + "class Fade", "choose gave None for 144"),
+        ("class Fade", REWEIGH + "class Fade", "reweigh gave float32 [15]; give a tensor [16]"),
+    ],
+)
+def test_wrong_answers_of_a_method_are_told(
+    old: str, new: str, fragment: str, own_file: Path, train_here: Callable[..., Completed]
+) -> None:
+    file = written(own_file, old, new)
+    outcome = train_here("--method", f"{file}:Cycle", *SHORT)
+    assert outcome.returncode == 2
+    assert fragment in outcome.stderr
+    assert outcome.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "answer, fragment",
+    [
+        ("images", "mix of Fade gave float32 [16, 1, 8, 8]; give an augmentations.base.Mixed"),
+        ("Mixed(images[:4])", "mix of Fade gave float32 [4, 1, 8, 8]; give"),
+    ],
+)
+def test_wrong_answers_of_an_augmentation_are_told(
+    answer: str, fragment: str, own_file: Path, train_here: Callable[..., Completed]
+) -> None:
+    file = written(own_file, "Mixed(images * (1 - self.by))", answer)
+    outcome = train_here("--augmentation", f"{file}:Fade", *SHORT)
+    assert outcome.returncode == 2
+    assert fragment in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    "old, new, fragment",
+    [
+        ("labels[:60])", "labels[:59])", "60 train_images and train_labels [59]"),
+        (".astype(\n        np.uint8\n    )", "/ 255", "train_images are float64 [60, 1, 8, 8]"),
+        ("(80, 1, SIDE, SIDE)) + 60 * labels[:, None, None, None]", "(80, 8, 8))", "[60, 8, 8]"),
+        ("(80, 1, SIDE, SIDE))", "(80, SIDE, SIDE, 3))", "mean has 1 numbers and images have 8"),
+        ('tuple("abcd")', 'tuple("abc")', "train_labels from 0 to 3; give 0 to 2"),
+        ("np.arange(80) % 4", "np.arange(80) % 4 / 1", "train_labels are float64; give"),
+        ("    return Dataset(*train", "    return (*train", "gave a tuple; give a data.Dataset"),
+    ],
+)
+def test_wrong_data_sets_are_told(
+    old: str, new: str, fragment: str, own_file: Path, train_here: Callable[..., Completed]
+) -> None:
+    file = written(own_file, old, new)
+    assert_refused(train_here("--dataset", f"{file}:load", *SHORT), "--dataset", fragment)
+
+
+def test_functions_of_one_name_are_told_apart_by_their_files(own_file: Path) -> None:
+    assert own.label(f"{own_file}:load") == "mine"
+    assert own.label("package.hospital:make") == "hospital"
+    assert own.label(f"{own_file}:SHORT") == "SHORT"
+    settings, _ = RunConfig(dataset=f"{own_file}:load", model="resnet10-w8").resolved()
+    assert settings.experiment_name.startswith("mine_SGD_standard")
 
 
 @pytest.mark.parametrize(
