@@ -125,7 +125,8 @@ nnunet() {
 }
 
 case "${1:-}" in
-    demo | cpu | lengths | regimes | long | robustness | priming | scores | rivals | tuned | full | published | cifar10 | cifar100 | svhn | mini-imagenet | nnunet)
+    nnunet) "$@" ;; # has requirements of its own
+    demo | cpu | lengths | regimes | long | robustness | priming | scores | rivals | tuned | full | published | cifar10 | cifar100 | svhn | mini-imagenet)
         source ./setup.sh requirements.txt
         "$@"
         ;;

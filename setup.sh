@@ -6,12 +6,12 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 python=${PYTHON:-python3}
 if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
     echo "setup.sh: Python 3.11 or newer is needed; name one with PYTHON=/path/to/python3.11" >&2
-    exit 2
+    return 2 2>/dev/null || exit 2 # `return` where it is sourced, which leaves the user's shell open
 fi
-[ -x "$here/.venv/bin/python" ] || "$python" -m venv "$here/.venv" || exit
+[ -x "$here/.venv/bin/python" ] || "$python" -m venv "$here/.venv" || return 2>/dev/null || exit
 stamp="$here/.venv/.installed-$requirements"
 if ! cat "$here"/requirements*.txt | cmp -s - "$stamp"; then
-    "$here/.venv/bin/python" -m pip install --quiet -r "$here/$requirements" || exit
+    "$here/.venv/bin/python" -m pip install --quiet -r "$here/$requirements" || return 2>/dev/null || exit
     cat "$here"/requirements*.txt > "$stamp"
 fi
 PATH="$here/.venv/bin:$PATH"

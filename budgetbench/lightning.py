@@ -24,7 +24,8 @@ class SamplerCallback(Callback):
 
     Raises:
         MisconfigurationException: at the start of training, where Lightning has put a sampler of
-            its own in the loader, as it does with several devices.
+            its own in the loader, as it does with several devices; and for a training step that
+            returns no index and losses.
     """
 
     def __init__(self, sampler: HardnessWeightedSampler | PSGDSampler):
@@ -46,6 +47,10 @@ class SamplerCallback(Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
+        if not isinstance(outputs, dict) or not {"index", "losses"} <= outputs.keys():
+            raise MisconfigurationException(
+                "the training step has to return index [b] and losses [b] beside loss, in a dict"
+            )
         self.sampler.update(outputs["index"], outputs["losses"])
 
     def state_dict(self) -> dict[str, Any]:

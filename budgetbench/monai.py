@@ -46,8 +46,12 @@ class SamplerHandler:
 
     @torch.no_grad()
     def __call__(self, engine: Any) -> None:
-        output = engine.state.output
+        output, batch = engine.state.output, engine.state.batch
+        if self.key not in batch:
+            raise ValueError(
+                f"the batch has no {self.key!r}: give each case its place under that key"
+            )
         loss = unreduced(self.loss or engine.loss_function)
         losses = loss(output[CommonKeys.PRED], output[CommonKeys.LABEL]).float().cpu()
-        index = torch.as_tensor(engine.state.batch[self.key]).reshape(-1).cpu()
+        index = torch.as_tensor(batch[self.key]).reshape(-1).cpu()
         self.sampler.update_by_losses(*mean_per_index(index, losses))

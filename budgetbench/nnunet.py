@@ -294,8 +294,8 @@ class HardnessWeighted(CaseSampling):
     trained on (see `unreduced` for what `batch_dice` makes of it).
 
     Attributes:
-        beta: robustness, per unit of loss, at least 0: 0 is uniform sampling, infinity the worst
-            case.
+        beta: robustness, per unit of loss, at least 0: 0 is uniform sampling, towards
+            infinity the worst case.
         initial_loss: assumed of cases not yet drawn; above what training begins with, so that each
             is drawn early.
         momentum: weight in [0, 1) of the old loss of a case in its update.

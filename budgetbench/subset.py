@@ -110,6 +110,12 @@ class PSGDSampler(BatchSampler):
 
     def check(self, indices: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """As for any sampler, and on a CPU that values are probabilities."""
+        rows = torch.as_tensor(values)
+        if self.on_cpu and rows.ndim == 2 and ((rows.sum(1) - 1).abs() < ROUNDING).all():
+            raise ValueError(
+                f"values {list(rows.shape)} are of all classes; give each image's own, as "
+                "logits.softmax(1).gather(1, labels[:, None]).squeeze(1)"
+            )
         indices, values = super().check(indices, values)
         if self.on_cpu and len(values):
             low, high = values.aminmax()

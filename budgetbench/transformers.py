@@ -39,8 +39,8 @@ class SamplerMixin(Base):
             number and this one's rank.
 
     Raises:
-        ValueError: for `remove_unused_columns=True`, and for accumulated gradients, in whose
-            batches a sampler would learn too late.
+        ValueError: for `remove_unused_columns=True`, another size of batches, accumulated
+            gradients, in whose batches a sampler would learn too late, and items without index.
     """
 
     def __init__(
@@ -51,6 +51,11 @@ class SamplerMixin(Base):
             raise ValueError("the index would be removed: give remove_unused_columns=False")
         if self.args.gradient_accumulation_steps > 1:
             raise ValueError("give gradient_accumulation_steps=1 and a larger batch size")
+        if sampler.batch_size != self.args.per_device_train_batch_size:
+            raise ValueError(
+                f"the sampler's batches are of {sampler.batch_size}: give as many as "
+                "per_device_train_batch_size"
+            )
         # The sampler itself goes on where it was: no batches are to be skipped.
         self.args.ignore_data_skip = True
         self.sampler = sampler
@@ -88,6 +93,8 @@ class SamplerMixin(Base):
         """The mean of `sample_losses`; in training the sampler learns them."""
         inputs = dict(inputs)
         index = inputs.pop("index", None)
+        if model.training and index is None:
+            raise ValueError("the batch has no index: give each item of the data set its place")
         outputs = model(**inputs)
         losses = self.sample_losses(outputs, inputs)
         if model.training:

@@ -95,8 +95,8 @@ def check_dataset(dataset: Any) -> None:
         numbers = np.atleast_1d(getattr(dataset, name))
         if len(numbers) != channels:
             raise ValueError(
-                f"{name} has {len(numbers)} numbers and images have {channels} channels; images are "
-                "[n, channels, height, width]"
+                f"{name} has {len(numbers)} numbers and images have {channels} channels; images "
+                "are [n, channels, height, width]"
             )
 
 

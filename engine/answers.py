@@ -1,4 +1,4 @@
-"""What methods and augmentations answer, checked, so that a mistake in one is a line that names it."""
+"""What methods and augmentations answer, checked: a mistake is a line that names it."""
 
 from __future__ import annotations
 

@@ -566,6 +566,15 @@ def consequential(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in incidental}
 
 
+def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
+    """Return in words the settings that are not the same."""
+    return [
+        f"{name} {theirs.get(name)} and {ours.get(name)}"
+        for name in sorted({*theirs, *ours})
+        if theirs.get(name) != ours.get(name)
+    ]
+
+
 def checked(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings with each value of the right type and within its bounds.
 

@@ -50,6 +50,7 @@ class Config:
     device: str  # its kind, cpu or cuda
     precision: str  # as resolved: float32, bfloat16 or float16
     processes: int
+    threads: int | None  # of the CPU; None where the run's version did not write it
     realised_fraction: float | None  # of images kept or steps scored, where the method counts it
     scoring_cost: float | None  # of the runs behind a score file, in forward passes of one image
     scoring_seconds: float | None  # of the same; None where none is known
@@ -128,6 +129,7 @@ def check(content: object) -> Config:
             config.get("precision", "float32"),
         ),
         processes=as_given("processes", number(int, low=1), config.get("processes", 1)),
+        threads=as_given("threads", number(int, low=1), config.get("threads"), True),
         realised_fraction=as_given(f"method_summary: {REALISED[0]}", fraction, realised, True),
         scoring_cost=as_given("scoring_cost", cost, config.get("scoring_cost"), True),
         scoring_seconds=as_given("scoring_seconds", cost, config.get("scoring_seconds"), True),

@@ -16,7 +16,8 @@ from errors import Failed, UsageError, is_first_of_machine, say
 from . import checkpoint
 from .budget import TRAINING_COST
 from .build import build, load_dataset
-from .config import RunConfig
+from .config import RunConfig, consequential, differences
+from .config_file import BadRun, read_config
 from .distributed import World, find_world
 from .identity import describe, identity
 from .log import RunLog
@@ -72,7 +73,8 @@ def run(config: RunConfig) -> Path:
 def run_main(settings: RunConfig, device: torch.device, world: World) -> None:
     """Train, read and write the run's folder, and report."""
     folder = RunFolder(Path(settings.results_dir), settings.experiment_name)
-    folder.check(settings.overwrite)
+    folder.check()
+    refuse_ended(folder, settings)
     folder.trackers = Trackers(settings.log or (), folder.path, vars(settings))
     dataset = load_dataset(settings)
     trainer = build(settings, dataset, device, world)
@@ -165,6 +167,25 @@ def warm_up(trainer: Trainer, settings: RunConfig) -> float | None:
             f"`compile`: PyTorch could not compile the network ({reason}); on a CPU it needs a C++ "
             "compiler such as g++; leave it out"
         ) from error
+
+
+def refuse_ended(folder: RunFolder, settings: RunConfig) -> None:
+    """Refuse to replace a run that has ended, unless `overwrite`; say if it is this one."""
+    status = folder.status()
+    if status not in ENDED or settings.overwrite:
+        return
+    try:
+        theirs = consequential(read_config(folder.path).settings)
+    except BadRun:
+        likeness = ""
+    else:
+        different = "; ".join(differences(theirs, consequential(vars(settings))))
+        others = f" with other settings, there and here: {different}"
+        likeness = others if different else ", this one"
+    raise UsageError(
+        f"{folder.path}: holds a run ({status}){likeness}; choose another `experiment_name`, or "
+        "replace it with `overwrite`"
+    )
 
 
 def starts_anew(folder: RunFolder, settings: RunConfig) -> bool:

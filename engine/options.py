@@ -65,8 +65,8 @@ def option_of(owner: type, parameter: inspect.Parameter, hint: object) -> Option
     except (StopIteration, TypeError):
         pass
     raise UsageError(
-        f"{owner.__name__}: argument {parameter.name}: annotate it as int, float, bool or str, or as "
-        "Annotated[float, dict(help=..., low=..., high=...)], and give it a default"
+        f"{owner.__name__}: argument {parameter.name}: annotate it as int, float, bool or str, or "
+        "as Annotated[float, dict(help=..., low=..., high=...)], and give it a default"
     )
 
 

@@ -98,8 +98,8 @@ class RunFolder:
     def has_curve(self) -> bool:
         return find_file(self.path, "curve.csv").exists()
 
-    def check(self, overwrite: bool) -> None:
-        """Refuse to replace a run that has ended, unless `overwrite`, and read-only folders."""
+    def check(self) -> None:
+        """Refuse read-only folders, and what is no file where a run has one."""
         existing = next(path for path in (self.path, *self.path.parents) if path.exists())
         if not existing.is_dir() or not os.access(existing, os.W_OK):
             raise UsageError(f"`results_dir`: cannot write to {existing}; choose another")
@@ -107,12 +107,6 @@ class RunFolder:
             path = self.path / name
             if path.exists() and not path.is_file():  # a pipe would be waited for
                 raise UsageError(f"{path}: no regular file, as a run has there; remove it")
-        status = self.status()
-        if status in ENDED and not overwrite:
-            raise UsageError(
-                f"{self.path}: holds a run ({status}); choose another `experiment_name`, or "
-                "replace it with `overwrite`"
-            )
 
     @contextmanager
     def running(self, replaces: bool) -> Iterator[None]:

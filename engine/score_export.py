@@ -119,4 +119,6 @@ def core_set(path: Path, budget: float, seed: int, options: dict) -> Coreset:
     try:
         return Coreset(task, coreset_file=str(path), **options)
     except OptionError as error:
+        if error.option == "coreset_file":
+            raise UsageError(f"{path}: {error.reason}") from None
         raise UsageError(f"`{error.option}`: {error.reason}") from None

@@ -146,8 +146,8 @@ class Trainer:
         self.turned_down += len(candidates)
         if self.turned_down > PATIENCE * max(self.task.num_images, len(candidates)):
             raise UsageError(
-                f"`method`: choose gave None for {self.turned_down} images in a row; it has to give "
-                "a batch at times"
+                f"`method`: choose gave None for {self.turned_down} images in a row; it has to "
+                "give a batch at times"
             )
 
     def set_learning_rate(self) -> None:

@@ -31,7 +31,7 @@ class HardnessWeighted(Selecting):
             dict(
                 low=0,
                 high=1e6,
-                help="dro: robustness, per nat of loss; 0 is uniform sampling, infinity the "
+                help="dro: robustness, per nat of loss; 0 is uniform sampling, large values the "
                 "worst case (Fidon et al. 2022)",
             ),
         ] = 1.0,

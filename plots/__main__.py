@@ -11,7 +11,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from errors import say
+from engine.values import closest
+from errors import UsageError, say
 
 from . import correlations, gains, packing, published, report, shell
 from .command import run_command
@@ -71,6 +72,9 @@ def main(arguments: list[str]) -> int:
     for name, command in COMMANDS.items():
         if arguments[:1] == [name]:
             return command(arguments[1:])
+    if arguments and not Path(arguments[0]).exists() and (meant := closest(arguments[0], COMMANDS)):
+        say(f"python -m plots: no folder or command {arguments[0]}{meant}")
+        return UsageError.exit_status
     return run_command("plots", DESCRIPTION, make_all, arguments)
 
 

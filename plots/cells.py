@@ -117,9 +117,11 @@ def drop_copies(runs: Sequence[Run], table: pd.DataFrame) -> tuple[pd.DataFrame,
         for first, other in combinations(group.index, 2):
             folders = f"{table['folder'][first]} and {table['folder'][other]}"
             if not without_seconds(runs[first]).equals(without_seconds(runs[other])):
+                threads = [run.config.threads for run in (runs[first], runs[other])]
+                why = f" (of {threads[0]} and {threads[1]} threads)" * (len(set(threads)) > 1)
                 raise UsageError(
-                    f"{folders}: the same settings and seed with different results; remove one, "
-                    "or give a folder that holds only one"
+                    f"{folders}: the same settings and seed with different results{why}; remove "
+                    "one, or give a folder that holds only one"
                 )
             if first == group.index[0]:
                 notes.append(f"{folders}: the same run twice; the first is kept")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,9 +10,20 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from .estimates import estimate, seeds_text, without_pairing
 from .gap import Gap
 from .study import REFERENCE, Study, paired_differences
-from .style import INTERVAL, add_title, grid_shape, hide_unused, in_order, line_style, new_figure
+from .style import (
+    INTERVAL,
+    add_title,
+    grid_shape,
+    hide_unused,
+    in_order,
+    line_style,
+    need_room,
+    new_figure,
+)
 
-LINEAR = 10  # percentage points: a wider range is drawn on a scale that is logarithmic beyond one
+LINEAR = 10  # percentage points: a wider range is drawn on a scale that is logarithmic beyond
+THRESHOLD = 3  # these
+TICKS = (-30, -10, -3, -1, 0, 1, 3, 10, 30)
 
 
 def plot_differences(study: Study) -> Figure:
@@ -25,7 +35,7 @@ def plot_differences(study: Study) -> Figure:
     budgets = sorted(pairs["budget"].unique())
     rows, columns = grid_shape(len(budgets), 4)
     height = 0.65 + 0.15 * len(methods)
-    figure, axes = new_figure(rows, columns, height, sharex=True, sharey=True)
+    figure, axes = new_figure(rows, columns, height, need_room(methods), sharex=True, sharey=True)
     panels = hide_unused(axes, len(budgets))
     for axis, budget in zip(panels, budgets):
         counts = plot_panel(axis, pairs[pairs["budget"] == budget], methods)
@@ -82,14 +92,11 @@ def set_scale(panels: list[Axes]) -> str:
     if max(-low, high) <= LINEAR:
         panels[0].xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         return ""
-    low, high = min(1.5 * low, -1), max(1.5 * high, 1)
-    powers = [10.0**i for i in range(int(np.log10(max(-low, high))) + 1)]
-    ticks = [-power for power in powers if power < -low] + [0.0]
-    ticks += [power for power in powers if power < high]
+    low, high = min(1.5 * low, -1.5), max(1.5 * high, 1.5)
     for axis in panels:
-        axis.set_xscale("symlog", linthresh=1)
-        axis.set_xticks(ticks)
+        axis.set_xscale("symlog", linthresh=THRESHOLD)
+        axis.set_xticks([tick for tick in TICKS if low < tick < high])
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.minorticks_off()
         axis.set_xlim(low, high)
-    return "; the scale is logarithmic beyond one point"
+    return f"; the scale is logarithmic beyond {THRESHOLD} points"

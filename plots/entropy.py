@@ -7,9 +7,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .by_budget import plot_by_budget
+from .estimates import seeds_text
 from .study import Study
-from .style import line_style
+from .style import add_legend, add_title, grid_shape, hide_unused, line_style, new_figure
 
 
 def plot_entropy(study: Study) -> Figure:
@@ -18,15 +18,28 @@ def plot_entropy(study: Study) -> Figure:
     The entropy H(c) of the images' sample counts c is in nats, after the last epoch; log N, even
     use of all N images, is dotted.
     """
-    return plot_by_budget(
-        study,
-        plot_panel,
-        "sampling entropy (nats)",
+    study = study.compared()
+    budgets = study.budgets
+    rows, columns = grid_shape(len(budgets), 4)
+    figure, axes = new_figure(rows, columns, 1.9)
+    panels = hide_unused(axes, len(budgets))
+    for axis, budget in zip(panels, budgets):
+        part = study.where("budget", budget)
+        plot_panel(axis, part)
+        counts = part.runs.groupby("method_label").size()
+        axis.set_title(f"budget {100 * budget:g}%\n({seeds_text(counts)})")
+    for axis in axes[:, 0]:
+        axis.set_ylabel(f"{study.accuracy} accuracy (%)")
+    for axis in panels[-columns:]:
+        axis.set_xlabel("sampling entropy (nats)")
+    add_legend(figure, study.methods)
+    add_title(
+        figure,
+        study.augmented_title,
         "Last-epoch accuracy against the entropy H(c) of how often each image was used, a point "
         "per run, n seeds per method; dotted: log N, even use",
-        most=4,
-        row_height=1.9,
     )
+    return figure
 
 
 def plot_panel(axis: Axes, part: Study) -> None:

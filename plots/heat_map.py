@@ -9,7 +9,7 @@ from matplotlib.image import AxesImage
 
 from .estimates import seeds_text
 from .study import Study
-from .style import add_title, grid_shape, hide_unused, new_figure
+from .style import add_title, grid_shape, hide_unused, need_room, new_figure
 
 DARK = 0.45  # of the colours' range: on what lies below, white is read better than black
 
@@ -19,7 +19,8 @@ def plot_heat_map(study: Study) -> Figure:
     study = study.compared()
     budgets, methods = study.budgets, study.methods
     rows, columns = grid_shape(len(budgets), 2)
-    figure, axes = new_figure(rows, columns, 0.6 + 0.17 * len(methods), sharex=True, sharey=True)
+    height, wide = 0.6 + 0.17 * len(methods), need_room(methods)
+    figure, axes = new_figure(rows, columns, height, wide, sharex=True, sharey=True)
     panels = hide_unused(axes, len(budgets))
     for axis, budget in zip(panels, budgets):
         part = study.where("budget", budget)

@@ -69,7 +69,8 @@ def compare(arguments: Sequence[str]) -> int:
         runs = [read(folder) for folder in folders]
         print(aligned([["setting", *map(str, folders)], *differing(runs)], left=3))
         print()
-        print(aligned(side_by_side(runs), left=0))
+        rows = side_by_side(runs)
+        print(aligned(rows, left=0) if rows[1:] else "no epoch in which both were evaluated")
         return 0
 
     return exit_status_of("python -m plots compare", work)

@@ -18,6 +18,8 @@ from matplotlib.lines import Line2D
 
 from methods import METHODS
 
+from .gap import Gap
+
 COLUMN, PAGE = 3.35, 6.75  # inches: widths of one column and of two
 LABEL = 0.25  # inches: height of the label below the panels
 INTERVAL = "mean and 95% confidence interval (Student's\N{NO-BREAK SPACE}t)"
@@ -71,6 +73,8 @@ LOOKS = {
     "obftf": Look("#442255", "h", "--"),
     "cvar": Look("#000077", "d", "-"),
 }
+LONG = 20  # letters
+MOST_METHODS = 24  # in a legend
 ORDER = list(dict.fromkeys([*LOOKS, *METHODS]))  # of methods, in every figure and table
 #: Colours of methods that have no look of their own; numbers are their markers.
 OTHERS = ("#555555", "#999933", "#AA4499", "#117733")
@@ -147,6 +151,11 @@ def new_figure(
     return figure, figure.subplots(rows, columns, squeeze=False, **sharing)
 
 
+def need_room(methods: Iterable[tuple[str, str, int]]) -> bool:
+    """Whether names of methods are too long to stand beside a panel in the width of a column."""
+    return max(len(label) for label, *_ in methods) > LONG
+
+
 def grid_shape(panels: int, most: int) -> tuple[int, int]:
     """Rows and columns for some panels, at most so many side by side, with few places unused."""
     rows = -(-panels // most)
@@ -154,8 +163,17 @@ def grid_shape(panels: int, most: int) -> tuple[int, int]:
 
 
 def add_legend(figure: Figure, methods: Iterable[tuple[str, str, int]]) -> None:
-    """Name the methods below the panels; the figure grows by the legend's height."""
+    """Name the methods below the panels; the figure grows by the legend's height.
+
+    Raises:
+        Gap: for more methods than eyes can tell apart.
+    """
     methods = list(methods)
+    if len(methods) > MOST_METHODS:
+        raise Gap(
+            f"{len(methods)} methods are more than can be told apart by colours and markers; "
+            "figures of kinds difference and heat-map have a line for each"
+        )
     longest = max(len(label) for label, *_ in methods)
     width, height = figure.get_size_inches()
     columns = max(1, min(len(methods), int((width - 0.1) / (0.5 + 0.057 * longest))))

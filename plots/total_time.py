@@ -1,43 +1,58 @@
-"""Accuracy against all the time it took, that of the runs behind score files included."""
+"""Accuracy beside all the time it took, that of the runs behind score files included."""
 
 from __future__ import annotations
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .by_budget import plot_by_budget
-from .estimates import estimate
+from .estimates import estimate, seeds_text
 from .study import Study
-from .style import line_style
+from .style import INTERVAL, add_title, line_style, new_figure
 
 
 def plot_total_time(study: Study) -> Figure:
-    """A panel per budget with methods to compare, a point per method; of one augmentation.
+    """A row of panels per budget with methods to compare: accuracy, and seconds; of one setup.
 
-    Time is in seconds, a mean over seeds: of selection, data and training, and of the runs that
-    gave a method its scores and of choosing by them. From where a method would stand without the
-    latter a thin line leads to its point.
+    A method has a line, the most accurate the first. Time is a mean over seeds: of selection, data
+    and training, and of the runs that gave a method its scores and of choosing by them; from where
+    a method would stand without the latter a thin line leads to its point.
     """
-    return plot_by_budget(
-        study,
-        plot_panel,
-        "seconds in all",
-        "Last-epoch accuracy against all seconds, means over n seeds: selection, data, training "
-        "and, at the end of a thin line, the runs that scores come from; bars: 95% confidence "
-        "interval of the accuracy",
-        most=3,
-        row_height=2.8,
-        wide=True,  # also with one panel: there are many methods to name
+    study = study.compared()
+    budgets = study.budgets
+    height = 0.65 + 0.15 * len(study.methods)
+    figure, axes = new_figure(len(budgets), 2, height, sharex="col")
+    for row, budget in zip(axes, budgets):
+        part = study.where("budget", budget)
+        plot_row(row, part)
+        counts = part.runs.groupby("method_label").size()
+        row[0].set_title(f"budget {100 * budget:g}% ({seeds_text(counts)})")
+    axes[0, 1].set_xscale("log")
+    axes[-1, 0].set_xlabel(f"{study.accuracy} accuracy (%)")
+    axes[-1, 1].set_xlabel("seconds in all")
+    add_title(
+        figure,
+        study.augmented_title,
+        f"Last-epoch accuracy, {INTERVAL} over n seeds; and all seconds: selection, data, training "
+        "and, at the end of a line, the runs that scores come from",
     )
+    return figure
 
 
-def plot_panel(axis: Axes, part: Study) -> None:
-    for label, method, variant in part.methods:
-        runs = part.runs[part.runs["method_label"] == label]
+def plot_row(row: tuple[Axes, Axes], part: Study) -> None:
+    """Draw the methods of one budget, side by side in both panels."""
+    groups = part.runs.groupby("method_label")
+    means = groups["test_accuracy"].mean()
+    methods = sorted(part.methods, key=lambda each: -means[each[0]])
+    for place, (label, method, variant) in enumerate(methods):
+        runs = groups.get_group(label)
         numbers = estimate(runs["test_accuracy"])
         own = runs["seconds"].mean()
         total = own + runs[["scoring_seconds", "selection_seconds"]].sum(axis=1).mean()
         style = line_style(method, variant) | {"linestyle": "none"}
-        axis.plot([own, total], [numbers.mean] * 2, color=style["color"], linewidth=0.6)
-        axis.errorbar(total, numbers.mean, numbers.high - numbers.mean, elinewidth=0.7, **style)
-    axis.set_xscale("log")
+        half = numbers.high - numbers.mean
+        row[0].errorbar(numbers.mean, place, xerr=half, elinewidth=0.9, **style)
+        row[1].plot([own, total], [place] * 2, color=style["color"], linewidth=0.9)
+        row[1].plot(total, place, **style)
+    for axis, names in zip(row, ([label for label, *_ in methods], [])):
+        axis.set_yticks(range(len(methods)), names or [""] * len(methods))
+        axis.set_ylim(len(methods) - 0.4, -0.6)

@@ -213,6 +213,7 @@ def test_transformers_that_would_remove_the_index_is_told(tmp_path: Path) -> Non
     for more, text in (
         ({}, "remove_unused_columns=False"),
         ({"remove_unused_columns": False, "gradient_accumulation_steps": 2}, "larger batch"),
+        ({"remove_unused_columns": False, "per_device_train_batch_size": 8}, "batches are of 6"),
     ):
         arguments = transformers.TrainingArguments(str(tmp_path), use_cpu=True, **more)
         with pytest.raises(ValueError, match=text):
@@ -244,7 +245,10 @@ def test_the_loss_of_a_language_model_is_its_own(tmp_path: Path) -> None:
         transformers.GPT2Config(vocab_size=20, n_positions=8, n_embd=8, n_layer=1, n_head=1)
     ).eval()
     arguments = transformers.TrainingArguments(
-        str(tmp_path), use_cpu=True, remove_unused_columns=False
+        str(tmp_path),
+        use_cpu=True,
+        remove_unused_columns=False,
+        per_device_train_batch_size=BATCH,
     )
     trainer = Trainer(model, arguments, train_dataset=Points(), sampler=make_sampler())
     tokens = torch.randint(20, (3, 8))

@@ -26,7 +26,7 @@ from plots.claims import CLAIMS, GROUPED, Claim, check
 from plots.curves import plot_curves
 from plots.estimates import estimate, without_pairing
 from plots.evidence import Pooled, judge
-from plots.figures import BY_AUGMENTATION, GROUPS, KINDS, TIME
+from plots.figures import BY_AUGMENTATION, GROUPS, KINDS, TIME, save_figures
 from plots.study import Study, read_study, summarise, summarise_differences
 from plots.style import LOOKS, look_of
 from plots.tables import is_best, latex, markdown, markdown_costs
@@ -319,11 +319,24 @@ def test_time_of_core_sets_is_told_and_drawn(tmp_path):
         "coreset": ["400.0", "3.0"],
         "unif-SGD": ["", ""],
     }
-    (axis,) = KINDS[TIME](study).axes
+    accuracies, times = KINDS[TIME](study).axes
     seconds = study.runs["seconds"].iloc[0]
-    ends = [tuple(line.get_xdata()) for line in axis.lines if len(line.get_xdata()) == 2]
+    ends = [tuple(line.get_xdata()) for line in times.lines if len(line.get_xdata()) == 2]
     assert (seconds, seconds + 403) in [tuple(pytest.approx(x) for x in pair) for pair in ends]
-    assert axis.get_xscale() == "log"
+    assert times.get_xscale() == "log"
+    assert [text.get_text() for text in accuracies.get_yticklabels()] == ["unif-SGD", "coreset"]
+
+
+def test_no_figure_has_more_methods_than_can_be_told_apart(tmp_path):
+    for number in range(26):
+        options = {"dro_beta": float(number + 1)}
+        write_run(tmp_path / str(number), 70, dict(method="dro", method_options=options))
+    study = read_study(tmp_path)
+    for kind in ("accuracy", "entropy", "curves"):
+        stems, gaps = save_figures(study, kind, tmp_path / "figures")
+        assert not stems
+        assert "26 methods are more than can be told apart" in gaps[0]
+    assert save_figures(study, "heat-map", tmp_path / "figures")[0]
 
 
 def test_files_are_named_where_nothing_else_tells_runs_apart(tmp_path):

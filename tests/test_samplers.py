@@ -1329,3 +1329,18 @@ def test_the_overhead_tool_refuses_what_cannot_be(monkeypatch, capsys, words, to
         sampler_overhead.main()
     assert error.value.code == 2
     assert told in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_what_is_no_probability_is_refused() -> None:
+    """Losses and logits, and the probabilities of all classes, whose mean says nothing."""
+    sampler = PSGDSampler(10, batch_size=4)
+    for values in ([-0.1, 0.2, 0.3, 0.4], [0.1, 0.2, 0.3, 2.3]):
+        with pytest.raises(ValueError, match="no probabilities; of losses, call update_by_losses"):
+            sampler.update(range(4), torch.tensor(values))
+    with pytest.raises(ValueError, match=r"values \[4, 3\] are of all classes; give each image's"):
+        sampler.update(range(4), torch.randn(4, 3).softmax(1))
+    assert not sampler.visits.any()
+    sampler.update(range(4), torch.tensor([0.0, 1.0, 1.0001, 0.5]).half())
+    losses = torch.tensor([0.1, 2.0, 0.0, 7.0])
+    sampler.update_by_losses(range(4, 8), losses)
+    torch.testing.assert_close(sampler.total[4:8], 1 - torch.exp(-losses))

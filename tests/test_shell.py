@@ -44,7 +44,9 @@ def test_every_run_leaves_a_file_that_repeats_it(train_here: Callable[..., Compl
         for folder in (file.parent, Path("results/again"))
     )
     assert ours | {"experiment_name": "again"} == theirs
-    conftest.assert_refused(train_here("--config", file), "holds a run (finished)")
+    conftest.assert_refused(train_here("--config", file), "holds a run (finished), this one")
+    other = train_here("--config", file, "--epochs", 7)
+    conftest.assert_refused(other, "with other settings, there and here: epochs 2 and 7; choose")
 
 
 def test_flags_count_more_than_the_file(train_here: Callable[..., Completed]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from errors import UsageError
 
 from .. import own
-from ..config import IN_DEFAULT_NAME, consequential, settings_with
+from ..config import IN_DEFAULT_NAME, consequential, differences, settings_with
 from ..config_file import BadRun
 from ..flags import parse
 from ..options import require_options, values_before
@@ -81,7 +81,7 @@ def each_once(all_runs: Iterable[Run]) -> list[Run]:
                 "--experiment-name out, or give one of them another or another --results-dir"
             )
     for run in runs.values():
-        run.folder.check(overwrite=True)
+        run.folder.check()
         check_ended(run)
     return list(runs.values())
 
@@ -140,15 +140,6 @@ def text_of(value: object) -> str:
         name = own.label(value)
         return f"-{Path(name).name if name.startswith('/') else name}"
     return str(value)
-
-
-def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
-    """Return in words the settings that are not the same."""
-    return [
-        f"{name} {theirs.get(name)} and {ours.get(name)}"
-        for name in sorted({*theirs, *ours})
-        if theirs.get(name) != ours.get(name)
-    ]
 
 
 def check_ended(run: Run) -> None:
