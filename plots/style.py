@@ -153,7 +153,7 @@ def new_figure(
 
 def need_room(methods: Iterable[tuple[str, str, int]]) -> bool:
     """Whether names of methods are too long to stand beside a panel in the width of a column."""
-    return max(len(label) for label, *_ in methods) > LONG
+    return max((len(label) for label, *_ in methods), default=0) > LONG
 
 
 def grid_shape(panels: int, most: int) -> tuple[int, int]:
