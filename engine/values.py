@@ -105,6 +105,8 @@ def one_of_or_own(known: Mapping[str, Any]) -> Convert:
             return text
         if own.is_own(text):
             return own.canonical(text)
+        if text.endswith(".py"):
+            raise ValueError(f"{quoted(text)}: give {text}:NAME, of what to take from the file")
         name = one_of(known)(text)
         wants = getattr(known[name], "argument", None)
         if wants:

@@ -343,6 +343,7 @@ def test_functions_of_one_name_are_told_apart_by_their_files(own_file: Path) -> 
         ("--method nowhere.py:Cycle", ["nowhere.py:Cycle", "no such file"]),
         ("--method nowhere:Cycle", ["No module named 'nowhere'"]),
         ("--method FILE:", ["FILE.py:NAME"]),
+        ("--method FILE", ["mine.py:NAME, of what to take from the file"]),
         ("--augmentation FILE:Cycle", ["derived from augmentations.Augmentation"]),
         ("--dataset FILE:Cycle", ["returns a data.Dataset"]),
         ("--model FILE:wrong", ["gives [1, 11] of an image, not [1, 10]"]),

@@ -52,6 +52,8 @@ def read_grids(path: Path) -> list[Grid]:
     content = read_toml("--grid", path)
     strange = [name for name in content if name != "grid"]
     if strange:
+        if isinstance(content[strange[0]], dict | list):
+            raise UsageError(f"--grid {path}: a table {strange[0]}; tables are called grid")
         raise UsageError(f"--grid {path}: {strange[0]} is not in a table; put it below [grid]")
     tables = content.get("grid", [])
     tables = tables if isinstance(tables, list) else [tables]
