@@ -83,6 +83,7 @@ def test_tensorboard_that_is_absent(sweep_here, monkeypatch: pytest.MonkeyPatch)
         ("[grid]\nbudget = 0.001\n", ["--budget 0.001", "the smallest budget"]),
         ("[grid]\nmethod = false\n", ["--method", "false"]),
         ("[grid]\nlr = [0.1, true]\n", ["--lr", "true"]),
+        ("[[grids]]\nseed = 1\n", ["a table grids; tables are called grid"]),
         (f"[grid]\nseed = {'1' * 5000}\n", ["digits"]),
         (f"[grid]\nseed = 0x{'1' * 5000}\n", ["--seed", "digits"]),
         (f"[grid]\nlr = {'[' * 2000}1{']' * 2000}\n", ["lists"]),
