@@ -33,10 +33,12 @@ MAINS = {
 def test_a_method_of_ones_own_by_its_page(tmp_path: Path) -> None:
     """What docs/own.md tells to do, done: the file, the run, the sweep, figures and page."""
     page = ROOT / "docs/own.md"
-    (code,) = blocks(page, "python")
+    code, data = blocks(page, "python")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/stubborn.py").write_text(code)
-    script = "\n".join(["set -e", *blocks(page, "sh")])
+    (tmp_path / "mine/bars.py").write_text(data)
+    words = "--dataset ~/mine/bars.py:load --model resnet10-w8 --epochs 2 --batch-size 32"
+    script = "\n".join(["set -e", *blocks(page, "sh"), f"python train.py {words}"])
     for program in ("train.py", "sweep.py"):
         script = script.replace(f"python {program}", f"python {ROOT / program}")
     environment = os.environ | {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
@@ -51,6 +53,7 @@ def test_a_method_of_ones_own_by_its_page(tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     assert "stubborn: how strongly to prefer" in result.stdout
+    assert (tmp_path / "results/bars_SGD_standard_b1_s1/curve.csv").exists()
     results = tmp_path / "results/stubborn"
     assert len(list(results.glob("*/curve.csv"))) == 24
     assert "| standard     | Stubborn" in (results / "tables.md").read_text()

@@ -16,7 +16,7 @@ from plots.tables import latex, markdown, markdown_costs
 
 RESULTS = ROOT / "results"
 REPORTED = ("cpu", "lengths", "long", "priming", "rivals", "robustness", "tuned")
-RUNS = dict(cpu=243, lengths=7, long=45, priming=9, rivals=107, robustness=33, scoring=2)
+RUNS = dict(cpu=243, lengths=7, long=45, priming=9, rivals=216, robustness=33, scoring=2)
 RUNS |= dict(scores=3, tuned=36)
 AUGMENTED = ("| standard ", "| mixup ", "| ricap ", "| randaugment ")  # how rows of tables begin
 
