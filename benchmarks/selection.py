@@ -17,7 +17,9 @@ from methods.selection import SELECTION, Candidates
 from .ours import machine
 
 
-def make_candidates(images: int, features: int, classes: int) -> tuple[Candidates, np.ndarray]:
+def make_candidates(
+    images: int, features: int, classes: int, budget: float
+) -> tuple[Candidates, np.ndarray]:
     """Candidates as a trained network would give, and their labels."""
     rng = np.random.default_rng(0)
     labels = rng.integers(classes, size=images)
@@ -33,6 +35,7 @@ def make_candidates(images: int, features: int, classes: int) -> tuple[Candidate
         scores,
         False,
         rng,
+        budget,
         means=means.astype(np.float32),
         features=given.astype(np.float16),
         errors=errors.astype(np.float16),
@@ -47,7 +50,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--classes", type=int, default=10, help="[default: 10]")
     parser.add_argument("--budget", type=float, default=0.3, help="to choose [default: 0.3]")
     options = parser.parse_args(arguments)
-    candidates, labels = make_candidates(options.images, options.features, options.classes)
+    candidates, labels = make_candidates(
+        options.images, options.features, options.classes, options.budget
+    )
     print(machine())
     print(f"{'':<20}{'seconds':>8}{'most GiB so far':>18}")
     for name, rule in SELECTION.items():
