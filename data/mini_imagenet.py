@@ -38,7 +38,7 @@ def load(root: Path, *, data_seed: int, image_size: int | None = None, **_) -> D
     side = image_size or SIDE
     arrays, sha256 = cached(
         root,
-        "mini-imagenet" if side == SIDE else f"mini-imagenet-{side}",
+        f"mini-imagenet-{side}",
         sources,
         lambda: {"images": decode_images(files, root, side, colour=True)},
     )

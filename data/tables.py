@@ -182,4 +182,7 @@ def places_of(
             what = "a path" if names else f"a number up to {count - 1}"
             raise UsageError(f"{path}: no image {text!r}; give {what}")
         places.append(place)
+    if len(set(places)) < len(places):
+        twice = next(row["image"] for row, place in zip(rows, places) if places.count(place) > 1)
+        raise UsageError(f"{path}: image {twice} twice; give it once")
     return places

@@ -178,7 +178,6 @@ class RunConfig:
         metavar="FILE",
         convert=file_path,
         of_data=True,
-        where=True,
     )
     train_images: int | None = setting(
         None,

@@ -66,6 +66,7 @@ SCORES_FILE = "scores.npz"  # of `record`
 CHECKPOINTS = (CHECKPOINT, f"{CHECKPOINT}.whole", "checkpoint.previous.pt")
 FILES = ["status", "config.json", "curve.csv", "per_class.csv", "per_group.csv", LOCK]
 FILES += [SETTINGS_FILE, MODEL_FILE, SCORES_FILE, *CHECKPOINTS]
+ASIDE = ".new"  # ends the name of a file that is not whole yet
 ENDED = ("finished", "diverged", "unknown")  # runs that starting again does not continue
 LONGEST_NAME = 255  # bytes that file systems allow
 LOCK_WAIT = 2.0  # seconds to wait for a dying process to let go of its folder
@@ -165,6 +166,8 @@ class RunFolder:
         self.lock.write(f"process {os.getpid()} on {socket.gethostname()} since {since}\n")
         self.lock.flush()
         put_right(self.path)
+        for leftover in self.path.glob(f".*{ASIDE}"):  # of a process that was killed meanwhile
+            leftover.unlink(missing_ok=True)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -218,7 +221,7 @@ class RunFolder:
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
     """Put a file in place whole: a reader, or a crash, sees the old one or the new one."""
-    aside = path.with_name(f".{path.name}.new")
+    aside = path.with_name(f".{path.name}.{os.getpid()}{ASIDE}")
     try:
         with open(aside, "wb") as file:
             file.write(content)

@@ -20,6 +20,8 @@ from .run_folder import TRAINING_SECONDS
 from .status import find_file, folders_of_runs, read_status
 from .values import quoted
 
+NAMES = {"class": str, "group": str}  # columns of names, in the tables that have them
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -121,7 +123,8 @@ class StoredRun:
                 twice = header[header.duplicated()]
                 if len(twice):
                     raise ValueError(f"column {quoted(twice.iloc[0])} twice")
-                return pd.read_csv(io.BytesIO(content), index_col=False)
+                # A class may be called NA.
+                return pd.read_csv(io.BytesIO(content), index_col=False, converters=NAMES)
         except OSError as error:
             raise BadRun(f"{self.where(file)}: {error.strerror}") from None
         except (ValueError, Warning) as error:

@@ -57,10 +57,13 @@ def describe(run: Run, several: Collection[str] = ()) -> dict:
         part, key = config.own_parts[axis], f"{axis}_options"
         given = {k: v for k, v in settings[key].items() if v != part["defaults"].get(k)}
         settings[key] = given | {SOURCE: short(part["sha256"])}
+    if settings["count_scoring_run"]:  # a variant of the method, to be held against the others
+        settings["method_options"] = settings["method_options"] | {"scoring_run": "paid"}
     shared = {key: value for key, value in consequential(settings).items() if value is not None}
+    del shared["count_scoring_run"]
     # What --amp came to on the run's device says what it computed; auto does not.
     del shared["amp"]
-    for key in TABLES:  # by its name: what it says is in the digest of the data
+    for key in TABLES:  # by its name: what labels and classes say is in the digest of the data
         if key in shared:
             shared[key] = Path(shared[key]).name
     if shared["cache"] == "uint8":  # what every data set has that is no folder of large images

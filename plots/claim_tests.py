@@ -80,7 +80,7 @@ def no_consistent_advantage(part: Study) -> Iterator[Case]:
 def augmentation_helps_more(part: Study) -> Iterator[Case]:
     """unif-SGD with the stronger augmentation against each method with the standard one."""
     part = budgeted(part)
-    strong = select(part, method=REFERENCE, augmentation=STRONG)
+    strong = select(part, method=REFERENCE, augmentation_label=STRONG)
     for label, runs in methods_of(part, IMPORTANCE):
         pooled = pair(strong, runs[runs["augmentation"] == "standard"], ["budget"])
         yield Case(f"{REFERENCE} {STRONG} - {label} standard", pooled, above(0))
@@ -89,8 +89,8 @@ def augmentation_helps_more(part: Study) -> Iterator[Case]:
 def third_equals_whole(part: Study) -> Iterator[Case]:
     """unif-SGD with the stronger augmentation at 30% against SGD with the standard one at 100%."""
     if part.runs["dataset"].iloc[0] in UNIFORM:
-        strong = select(part, method=REFERENCE, augmentation=STRONG, budget=0.3)
-        whole = select(part, method="SGD", augmentation="standard", budget=1.0)
+        strong = select(part, method=REFERENCE, augmentation_label=STRONG, budget=0.3)
+        whole = select(part, method="SGD", augmentation_label="standard", budget=1.0)
         pooled = pair(strong, whole, ["setup"])
         subject = f"{REFERENCE} {STRONG} 30% - SGD standard 100%"
         yield Case(subject, pooled, above(-CLOSE))
@@ -123,9 +123,9 @@ def stays_close_to_whole(part: Study) -> Iterator[Case]:
     published = UNIFORM.get(part.runs["dataset"].iloc[0], {})
     if set(part.runs["schedule"]) != {"linear"}:
         return
-    whole = select(part, method="SGD", augmentation="standard", budget=1.0)
+    whole = select(part, method="SGD", augmentation_label="standard", budget=1.0)
     for budget in [budget for budget in published if budget < 1]:
-        runs = select(part, method=REFERENCE, augmentation="standard", budget=budget)
+        runs = select(part, method=REFERENCE, augmentation_label="standard", budget=budget)
         loss = published[1.0] - published[budget]
         ours = f", mean {runs['test_accuracy'].mean():.2f}%" if len(runs) else ""
         subject = (

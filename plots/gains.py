@@ -12,7 +12,7 @@ from engine.flags import Parser
 from errors import UsageError, exit_status_of
 
 from .estimates import LEAST_PAIRS, estimate
-from .study import CELL, REFERENCE, Study, paired_differences, read_study
+from .study import CELL, REFERENCE, Study, is_plain, paired_differences, read_study
 from .style import INTERVAL, add_legend, add_title, in_order, line_style, new_figure, save
 
 #: Methods shown: those of the two published works.
@@ -59,8 +59,7 @@ def gains(study: Study) -> pd.DataFrame:
     runs = study.runs
     if runs.empty:
         return pd.DataFrame()
-    plain = runs["imbalance"].isna() & runs["label_noise"].isna() & ~runs["compute_budget"]
-    runs = runs[plain & (runs["augmentation"] == "standard")]
+    runs = runs[is_plain(runs) & (runs["augmentation"] == "standard")]
     heart = runs[runs["method"] == REFERENCE].groupby(["setup", *CELL])["train_accuracy"].mean()
     rows = []
     pairs = paired_differences(runs)

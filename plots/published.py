@@ -15,7 +15,7 @@ import pandas as pd
 from .command import run_command
 from .estimates import LEAST_PAIRS, Estimate, estimate
 from .evidence import paired
-from .study import REFERENCE, Study
+from .study import REFERENCE, Study, is_plain
 from .tables import EMPTY, markdown_table
 
 #: Arazo et al. 2021 read off its figures, ResNet-18 for 200 epochs: percent of unif-SGD with the
@@ -56,7 +56,7 @@ def rows_of(part: Study) -> Iterator[Row]:
     """
     dataset = part.runs["dataset"].iloc[0]
     uniform, subset = UNIFORM[dataset], SUBSET[dataset]
-    plain = part.where("augmentation", "standard")
+    plain = part.where("augmentation_label", "standard")
     whole = cell(plain, "SGD", 1.0)
     for budget in [budget for budget in uniform if budget < 1]:
         value = uniform[budget] - uniform[1.0]
@@ -66,7 +66,7 @@ def rows_of(part: Study) -> Iterator[Row]:
         value = subset[budget] - uniform[budget]
         ours = difference(cell(plain, "random-subset", budget), cell(plain, REFERENCE, budget))
         yield Row(f"random-subset - {REFERENCE} at {budget:.0%}", f"{value:+.1f}", value, ours)
-    ricap = part.where("augmentation", "ricap")
+    ricap = part.where("augmentation_label", "ricap")  # with its own options, not a variant
     ours = difference(cell(ricap, REFERENCE, 0.3), whole)
     yield Row(f"{REFERENCE} with RICAP at 30% - full training, standard", "about 0", 0.0, ours)
     for budget in part.budgets:
@@ -103,7 +103,9 @@ def markdown_published(study: Study) -> str:
     """A table for each setup on a data set with published numbers."""
     tables = []
     for _, part in study.split("setup"):
-        if part.runs["dataset"].iloc[0] not in UNIFORM:
+        runs = part.runs
+        linear = (runs["schedule"] == "linear").all()
+        if runs["dataset"].iloc[0] not in UNIFORM or not linear or not is_plain(runs).all():
             continue
         rows = [["quantity", "published", "here", "95% interval", "n", "published number"]]
         for row in rows_of(part):

@@ -17,6 +17,7 @@ from matplotlib.colors import to_hex
 from budgetbench import __version__
 from engine.config_file import BadRun
 from engine.flags import Parser
+from engine.run_folder import write_whole
 from engine.runs import StoredRun, find_run, find_runs
 from errors import UsageError, exit_status_of, say
 
@@ -201,10 +202,8 @@ def write(results: Path, out: Path) -> Path:
     if study.runs.empty:
         raise UsageError(f"{results}: no finished run there that can be used; make one first")
     text = page(study, results)
-    aside = out.with_name(f".{out.name}.new")
     try:
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(out)
+        write_whole(out, text.encode())
     except OSError as error:
         raise UsageError(f"--out {out}: {error.strerror}; name another file") from None
     return out

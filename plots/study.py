@@ -141,6 +141,11 @@ def summarise(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def is_plain(runs: pd.DataFrame) -> pd.Series:
+    """Whether runs are of balanced classes with right labels, on a budget of iterations."""
+    return runs["imbalance"].isna() & runs["label_noise"].isna() & ~runs["compute_budget"]
+
+
 def paired_differences(runs: pd.DataFrame) -> pd.DataFrame:
     """Every run against `REFERENCE`'s run of the same setup, augmentation, budget and seed.
 

@@ -230,6 +230,8 @@ def test_mini_imagenet_can_be_resized(mini) -> None:
     whole, small, again = (load("mini-imagenet", root, image_size=s) for s in (None, 32, 84))
     assert small.train_images.shape[1:] == small.test_images.shape[1:] == (3, 32, 32)
     assert (small.train_labels == whole.train_labels).all()
+    sizes = {path.name.rpartition("-")[0] for path in (root / "cache").iterdir()}
+    assert sizes == {"mini-imagenet-84", "mini-imagenet-32"}, "none made another go"
     colours = np.asarray(whole.train_images)[:, :, 40, 40].astype(int)
     assert np.abs(np.asarray(small.train_images)[:, :, 16, 16] - colours).max() <= 2
     assert again.sha256 == whole.sha256 != small.sha256

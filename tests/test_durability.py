@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import resource
@@ -23,7 +24,7 @@ from small_files import write_cifar10
 from augmentations import AUGMENTATIONS
 from benchmarks.crash import crash_table, differences
 from engine import checkpoint
-from engine.run_folder import RunFolder
+from engine.run_folder import RunFolder, write_whole
 from engine.status import read_status
 from engine.sweep.warm import WarmServer
 from plots.runs import read_runs
@@ -304,3 +305,21 @@ def test_a_lock_is_the_processes_own(tmp_path: Path) -> None:
     (tmp_path / "run" / "run.lock").write_text("process 1 on nowhere since forever\n")
     with RunFolder(tmp_path, "run"):
         assert f"process {os.getpid()} on" in (tmp_path / "run" / "run.lock").read_text()
+
+
+def test_processes_that_write_one_file_leave_it_whole(tmp_path: Path) -> None:
+    """As shards of a tuning do: each has a file aside of its own."""
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=write_often, args=(tmp_path, n)) for n in range(3)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert [writer.exitcode for writer in writers] == [0, 0, 0]
+    assert len(set((tmp_path / "file").read_bytes())) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def write_often(folder: Path, number: int) -> None:
+    for _ in range(100):
+        write_whole(folder / "file", bytes([number]) * 1000)

@@ -519,3 +519,13 @@ def write_out(run: StoredRun, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(run.content(), indent=2))
     for name in FILES[2:]:
         (folder / name).write_bytes(run.read(name))
+
+
+def test_a_class_may_have_the_name_of_a_missing_value(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", 70)
+    rows = [f"{name},10,10,50.0,1.0" for name in ("NA", "null", "01", "")]
+    columns = "class,train_count,test_count,test_accuracy,test_loss"
+    (run / "per_class.csv").write_text("\n".join([columns, *rows, ""]))
+    stored = find_run(run)
+    assert stored is not None
+    assert stored.data_frame("per_class.csv")["class"].tolist() == ["NA", "null", "01", ""]

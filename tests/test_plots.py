@@ -382,6 +382,12 @@ def test_published_numbers_stand_beside_the_same_here(tmp_path, main_here):
         write_run(tmp_path / f"p{seed}", 87.4 + 0.8 * seed, own, entropy=0.99 * math.log(IMAGES))
         own = dict(method="unif-SGD", budget=0.3, augmentation="ricap") | place
         write_run(tmp_path / f"ricap{seed}", 91 + seed, own)
+        # None of these is what was published.
+        own |= dict(augmentation_options={"alpha": 1.0})
+        write_run(tmp_path / f"variant{seed}", 60 + seed, own)
+        own = dict(method="unif-SGD", budget=0.2, compute_budget=True) | place
+        write_run(tmp_path / f"compute{seed}", 50, own)
+        write_run(tmp_path / f"computed{seed}", 90, dict(compute_budget=True) | place)
     outcome = main_here(command.main, "published", tmp_path)
     assert outcome.returncode == 0, outcome.stderr
     text = (tmp_path / "published.md").read_text()
@@ -400,6 +406,31 @@ def test_published_numbers_stand_beside_the_same_here(tmp_path, main_here):
     assert rows["unif-SGD with RICAP at 30% - full training, standard"][:2] == ["about 0", "+1.00"]
     assert rows["H(c) of p-SGD at 20%, of the most"][:2] == ["0.995", "0.990"]
     assert not any("50%" in name for name in rows), "nothing was run there"
+    assert text.count("published quantities") == 1
+
+
+def test_a_scoring_run_that_is_paid_for_makes_a_variant_of_the_method(tmp_path):
+    """It stands beside the methods that have none, in one setup."""
+    for seed in (1, 2, 3):
+        own = dict(compute_budget=True, seed=seed, budget=0.5)
+        write_run(tmp_path / f"unif{seed}", 70, own | dict(method="unif-SGD"))
+        for paid in (False, True):
+            coreset = own | dict(method="coreset", count_scoring_run=paid)
+            write_run(tmp_path / f"coreset{paid}{seed}", 65, coreset)
+    study = read_study(tmp_path)
+    assert study.runs["setup"].nunique() == 1
+    table = summarise_differences(study)
+    assert table["n"].tolist() == [3, 3]
+    assert set(table["method_label"]) == {"coreset", "coreset (scoring run paid)"}
+
+
+def test_claims_are_not_judged_by_budgets_of_compute(tmp_path):
+    for seed, method in product((1, 2, 3), ("unif-SGD", "dro")):
+        own = dict(method=method, seed=seed, budget=0.2)
+        write_run(tmp_path / f"{method}{seed}", 70 + (method == "dro"), own)
+        write_run(tmp_path / f"{method}{seed}c", 60, own | dict(compute_budget=True))
+    _, lines = check(CLAIMS[0], read_study(tmp_path))
+    assert sum("dro - unif-SGD" in line for line in lines) == 1
 
 
 def test_gains_stand_over_how_much_is_learnt_by_heart(tmp_path, main_here):

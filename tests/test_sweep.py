@@ -29,7 +29,7 @@ from test_durability import has_checkpoint, wait_until
 import sweep
 from engine.config import settings_with
 from engine.flags import build_parser, parse
-from engine.run_folder import COLUMNS
+from engine.run_folder import COLUMNS, RunFolder
 from engine.signals import Signals
 from engine.status import read_status
 from engine.sweep import process
@@ -43,6 +43,7 @@ from engine.sweep.schedule import Schedule
 from engine.sweep.sweep import grids
 from engine.sweep.tuning import list_cells
 from engine.values import in_words
+from errors import UsageError
 
 assert_refused = partial(conftest.assert_refused, absent="results")
 
@@ -211,6 +212,7 @@ OTHER = {
     "--cache": "jpeg",
     "--labels": "other.csv",
     "--classes": "some.txt",
+    "--groups": "some.csv",
 }
 #: What a flag needs beside it to have an effect.
 COMPANY = {
@@ -595,6 +597,38 @@ def test_a_second_interrupt_does_not_wait(sweep_here) -> None:
     with pytest.raises(KeyboardInterrupt):
         schedule.make(Signals())
     assert endless.calls == ["stop", "kill"]
+
+
+class TakenAtStart(Endless):
+    """An executor that finds a run's folder taken, by a sweep that has gone when it asks again."""
+
+    def __init__(self, other: RunFolder):
+        super().__init__()
+        self.other = other
+
+    def start(self, run: Run) -> None:
+        self.calls.append("start")
+        if len(self.calls) == 1:
+            self.other.__enter__()
+            raise UsageError("in use")
+        self.other.__exit__()
+        super().start(run)
+
+
+def test_a_folder_that_is_taken_a_moment_before_is_waited_for(sweep_here) -> None:
+    """And nothing that runs is killed."""
+    (run,) = runs_of("--seed", "1")
+    executor = TakenAtStart(run.folder)
+    executor.pause = 0
+    schedule = Schedule([run], executor, Progress(1, 0, None))
+    schedule.start_runs()
+    assert schedule.pending == [run]
+    schedule.start_runs()  # waits: it is in use
+    assert executor.calls == ["start"]
+    executor.other.__exit__()
+    with pytest.raises(KeyboardInterrupt):
+        schedule.make(Signals())
+    assert executor.calls[:2] == ["start", "start"]
 
 
 # The real thing

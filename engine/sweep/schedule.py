@@ -6,6 +6,8 @@ import time
 from collections.abc import Collection, Iterable
 from typing import Protocol
 
+from errors import UsageError
+
 from ..signals import Signals
 from .progress import FINISHED, Progress
 from .runs import Run
@@ -81,10 +83,18 @@ class Schedule:
                 if run.has_finished():
                     self.report(run, "finished elsewhere")
                 else:
-                    self.executor.start(run)
+                    self.start(run)
             elif run not in self.waited_for:
                 self.waited_for.add(run)
                 self.progress.say(f"waiting for {run.path}, in use by {holder}")
+
+    def start(self, run: Run) -> None:
+        try:
+            self.executor.start(run)
+        except UsageError:
+            if run.holder() is None:
+                raise
+            self.pending.append(run)  # another sweep was a moment quicker
 
     def settle(self) -> None:
         """Take note of the runs that have ended."""

@@ -22,7 +22,7 @@ from errors import UsageError
 
 from ..config import settings_with, tunable_settings
 from ..flags import build_parser, flag_of, parse, unknown_flag
-from ..run_folder import ENDED, TUNING
+from ..run_folder import ENDED, TUNING, write_whole
 from .estimate import DAMAGES
 from .grid import Grid, Words, expand, grid_of_words
 from .runs import Run, each_once, flatten, read_run
@@ -219,9 +219,7 @@ def write_choices(cells: Iterable[Cell]) -> None:
         writer = csv.DictWriter(text, dict.fromkeys(chain(*rows)), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        aside = results / f".{CHOICES}.new"
-        aside.write_text(text.getvalue())
-        aside.replace(results / CHOICES)
+        write_whole(results / CHOICES, text.getvalue().encode())
 
 
 def is_named(name: str, places: Sequence[Mapping[str, Any]]) -> bool:
