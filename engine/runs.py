@@ -20,7 +20,7 @@ from .run_folder import TRAINING_SECONDS
 from .status import find_file, folders_of_runs, read_status
 from .values import quoted
 
-NAMES = {"class": str, "group": str}  # columns of names, in the tables that have them
+NAMES = ("class", "group")  # columns that are no numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,8 +123,14 @@ class StoredRun:
                 twice = header[header.duplicated()]
                 if len(twice):
                     raise ValueError(f"column {quoted(twice.iloc[0])} twice")
-                # A class may be called NA.
-                return pd.read_csv(io.BytesIO(content), index_col=False, converters=NAMES)
+                names = [name for name in header if name in NAMES]
+                return pd.read_csv(
+                    io.BytesIO(content),
+                    index_col=False,
+                    dtype=dict.fromkeys(names, str),
+                    keep_default_na=False,  # a class may be called NA
+                    na_values={name: ["", "nan"] for name in header if name not in names},
+                )
         except OSError as error:
             raise BadRun(f"{self.where(file)}: {error.strerror}") from None
         except (ValueError, Warning) as error:
