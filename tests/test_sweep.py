@@ -740,13 +740,14 @@ def test_a_sweep_that_is_stopped_and_killed_goes_on(start: Callable, tmp_path: P
 #: The runs of each part of example_scripts.sh.
 PARTS = {"demo": 108, "cpu": 243, "lengths": 7, "long": 45, "robustness": 33, "rivals": 216}
 PARTS |= {"scores": 3, "regimes": 18, "tuned": 36, "priming": 9, "full": 33, "published": 4}
+PARTS |= {"by_heart": 207}
 PARTS |= dict.fromkeys(("cifar10", "cifar100", "svhn", "mini-imagenet"), 288)
 #: Methods of the grids that compare all of them.
 COMPARED = {"SGD", "unif-SGD", "p-SGD", "c-SGD", "selective-backprop", "dro", "random-subset"}
 COMPARED |= {"coreset", "rho-loss", "infobatch", "grad-norm", "obftf", "cvar"}
 NEWER = {"seta", "orderdp", "epsilon-greedy", "ucb", "ies", "divbs"}
 NEWER |= {"loss-topk", "entropy-topk", "margin-topk"}
-SCORED = ("cpu", "rivals", "scores")  # that make files of scores, or need them
+SCORED = ("cpu", "by_heart", "rivals", "scores")  # that make files of scores, or need them
 CLAIMED = ("cpu", "long", "full")  # of these the published claims are judged
 
 
@@ -824,6 +825,47 @@ def test_all_scores_are_made_before_all_methods(
             assert options["coreset_score"] in asked[options["coreset_file"]].split(",")
         assert options.get("rho_file", "results/scoring/irreducible.npz") in asked
     assert calls[-1] == ["-m", "plots", "results/rivals"]
+
+
+def test_scores_of_full_training_are_made_before_what_goes_by_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "results/by_heart"
+    for seed in range(1, 6):
+        (folder / f"cifar10_SGD_standard_n5000_b1_s{seed}_model").mkdir(parents=True)
+    calls = calls_of_example(tmp_path, "by_heart")
+    first, second = (words for words in calls if words[0] == "sweep.py")
+    kinds = [" ".join(words[:2]) for words in calls]
+    assert kinds == [
+        "sweep.py --results-dir",
+        "-m plots",
+        *["-m engine.scores"] * 2,
+        "train.py --dataset",
+        "-m engine.scores",
+        "sweep.py --results-dir",
+        "-m plots",
+        "-m plots.claims",
+        *["-m plots"] * 2,
+    ]
+    monkeypatch.chdir(ROOT)
+    runs = runs_of(*first[1:])
+    assert len(runs) == PARTS["by_heart"]
+    scored = runs_of(*second[1:])
+    assert len(scored) == 42
+    methods = {run.settings["method"] for run in [*runs, *scored]}
+    assert methods == COMPARED | NEWER
+    asked = {words[-1]: words for words in calls if words[1] == "engine.scores"}
+    for run in scored:
+        options = run.settings["method_options"]
+        words = asked[options.get("coreset_file") or options["rho_file"]]
+        names = words[words.index("--score") + 1].split(",")
+        assert options.get("coreset_score") in (None, *names)
+    recorded = {run.path.name for run in runs if run.settings["record"]}
+    assert len(recorded) == 3
+    half = parse(next(words for words in calls if words[0] == "train.py")[1:])[0]
+    common = ("dataset", "model", "train_images", "epochs", "amp", "batch_size", "lr")
+    assert {getattr(half, name) for name in common} == {runs[0].settings[name] for name in common}
+    assert half.validation == half.train_images // 2
 
 
 def test_files_of_scores_are_not_made_twice(tmp_path: Path) -> None:
