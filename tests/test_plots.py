@@ -998,7 +998,7 @@ def test_true_claims_are_contradicted_at_no_more_than_the_level(setups, methods)
     """
     draws = np.random.default_rng(1).standard_normal((400, setups, methods, 4))
     runs = pd.DataFrame({"setup": range(setups), "title": "", "imbalance": None})
-    study = Study(runs.assign(label_noise=None), runs)
+    study = Study(runs.assign(label_noise=None, compute_budget=False), runs)
     verdicts = [check(nowhere_above(each), study)[0] for each in draws]
     assert 0.005 < verdicts.count("contradicted") / len(verdicts) < 0.06
 
