@@ -58,7 +58,7 @@ def plot_differences(study: Study) -> Figure:
 def uncorrelated(pairs: pd.DataFrame) -> str:
     """Words for the title where pairing by seed costs power."""
     cells = [
-        without_pairing(cell["test_accuracy"], cell["test_accuracy_reference"]).correlation
+        without_pairing(cell["test_accuracy"], cell["test_accuracy_theirs"]).correlation
         for _, cell in pairs.groupby(["method_label", "budget"])
     ]
     below = sum(correlation < 0 for correlation in cells)
@@ -75,7 +75,7 @@ def plot_panel(axis: Axes, pairs: pd.DataFrame, methods: list[tuple[str, str, in
     counts = []
     axis.axvline(0, color="black", linewidth=0.7)
     for row, (label, method, variant) in enumerate(methods):
-        numbers = estimate(pairs.loc[pairs["method_label"] == label, "difference"])
+        numbers = estimate(pairs.loc[pairs["method_label"] == label, "value"])
         if numbers.n:
             style = line_style(method, variant) | {"linestyle": "none"}
             half = numbers.high - numbers.mean

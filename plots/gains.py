@@ -66,7 +66,7 @@ def gains(study: Study) -> pd.DataFrame:
     pairs = pairs[pairs["method"].isin(METHODS)]
     for key, cell in pairs.groupby(["setup", "method", "method_label", *CELL], sort=False):
         setup, method, label, augmentation, budget = key
-        found = estimate(cell["difference"])
+        found = estimate(cell["value"])
         if found.n >= LEAST_PAIRS:
             rows.append(
                 {

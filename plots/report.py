@@ -107,7 +107,7 @@ def cell(
         & (pairs["augmentation_label"] == augmentation)
         & (pairs["budget"] == budget)
     ]
-    against = estimate(mine["difference"])
+    against = estimate(mine["value"])
     return {
         "method": method,
         "augmentation": augmentation,

@@ -15,6 +15,7 @@ from engine.runs import CLASS_COLUMNS, NEEDED
 
 from .cells import arrange
 from .estimates import Estimate, Unpaired, estimate, without_pairing
+from .evidence import paired
 from .runs import read_runs
 from .style import in_order
 
@@ -150,13 +151,11 @@ def paired_differences(runs: pd.DataFrame) -> pd.DataFrame:
     """Every run against `REFERENCE`'s run of the same setup, augmentation, budget and seed.
 
     Returns:
-        The runs that have such a counterpart, with a column `difference` in percentage points.
+        The runs that have such a counterpart, as `paired` does: `value` is in percentage points.
     """
-    same = ["setup", *CELL, "seed"]
-    theirs = runs.loc[runs["method"] == REFERENCE, [*same, "test_accuracy"]]
-    others = runs[runs["method"] != REFERENCE]
-    pairs = others.merge(theirs, on=same, suffixes=("", "_reference"))
-    return pairs.assign(difference=pairs["test_accuracy"] - pairs["test_accuracy_reference"])
+    reference = runs["method"] == REFERENCE
+    theirs = runs.loc[reference, ["setup", *CELL, "seed", "test_accuracy"]]
+    return paired(runs[~reference], theirs, ["setup", *CELL], "test_accuracy")
 
 
 def summarise_differences(study: Study) -> pd.DataFrame:
@@ -165,11 +164,11 @@ def summarise_differences(study: Study) -> pd.DataFrame:
     Beside it the correlation over seeds, and Welch's test, which does not pair.
     """
     place = ["setup", "method_label", "augmentation_label", "budget"]
-    sides = ["test_accuracy", "test_accuracy_reference"]
+    sides = ["test_accuracy", "test_accuracy_theirs"]
     return pd.DataFrame(
         [
             dict(zip(place, key))
-            | estimate(pairs["difference"])._asdict()
+            | estimate(pairs["value"])._asdict()
             | without_pairing(*(pairs[side] for side in sides))._asdict()
             for key, pairs in paired_differences(study.runs).groupby(place, sort=False)
         ],
