@@ -138,10 +138,11 @@ class Coreset(RandomSubset):
 
     def select(self) -> Tensor:
         labels, size = self.task.labels, self.task.subset_size
-        # Drawn by the CPU whatever the device, so that one seed means one choice.
-        on_cpu = self.rng.device.type == "cpu"
-        rng = self.rng if on_cpu else torch.Generator().manual_seed(self.task.seed)
-        order = torch.randperm(self.task.num_images, generator=rng).numpy()
+        drawn = self.permutation(self.task.num_images)
+        if drawn.device.type != "cpu":  # as a CPU draws it, so that one seed means one choice
+            rng = torch.Generator().manual_seed(self.task.seed)
+            drawn = torch.randperm(len(drawn), generator=rng)
+        order = drawn.numpy()
         known = ~np.isnan(self.candidates.scores)
         if self.candidates.means is not None:
             known &= ~np.isnan(self.candidates.means)
