@@ -100,15 +100,13 @@ def groups_by_loss(losses: Tensor, count: int, rng: torch.Generator) -> Tensor:
     if len(ordered.unique()) < count:
         ranks = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)).to(order))
         return ranks * count // len(order)
-    chances = torch.ones_like(ordered)
-    nearest = torch.full_like(ordered, torch.inf)  # squared distance to a centre
-    drawn = []
+    chances, drawn = torch.ones_like(ordered), []
     for point in torch.rand(count, dtype=torch.double, generator=rng, device=losses.device):
         sums = chances.cumsum(0)
         row = torch.searchsorted(sums, point * sums[-1:], right=True).clamp(max=len(order) - 1)
         drawn.append(ordered[row])
-        nearest = torch.minimum(nearest, (ordered - ordered[row]).square())
-        chances = nearest
+        squares = (ordered - ordered[row]).square()
+        chances = torch.minimum(chances, squares) if len(drawn) > 1 else squares
     centres = torch.cat(drawn).sort().values
     sums = torch.cat([ordered.new_zeros(1), ordered.cumsum(0)])
     ends = torch.tensor([0, len(ordered)], device=losses.device)

@@ -73,7 +73,7 @@ LOOKS = {
     "obftf": Look("#442255", "h", "--"),
     "cvar": Look("#000077", "d", "-"),
 }
-LONG = 20  # letters
+LONG = 20  # letters of a name, for which a column has no room beside a panel
 MOST_METHODS = 24  # in a legend
 ORDER = list(dict.fromkeys([*LOOKS, *METHODS]))  # of methods, in every figure and table
 #: Colours of methods that have no look of their own; numbers are their markers.

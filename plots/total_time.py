@@ -20,7 +20,7 @@ def plot_total_time(study: Study) -> Figure:
     study = study.compared()
     budgets = study.budgets
     height = 0.65 + 0.15 * len(study.methods)
-    figure, axes = new_figure(len(budgets), 2, height, sharex="col")
+    figure, axes = new_figure(len(budgets), 2, height, sharex="col", sharey="row")
     for row, budget in zip(axes, budgets):
         part = study.where("budget", budget)
         plot_row(row, part)
@@ -53,6 +53,5 @@ def plot_row(row: tuple[Axes, Axes], part: Study) -> None:
         row[0].errorbar(numbers.mean, place, xerr=half, elinewidth=0.9, **style)
         row[1].plot([own, total], [place] * 2, color=style["color"], linewidth=0.9)
         row[1].plot(total, place, **style)
-    for axis, names in zip(row, ([label for label, *_ in methods], [])):
-        axis.set_yticks(range(len(methods)), names or [""] * len(methods))
-        axis.set_ylim(len(methods) - 0.4, -0.6)
+    row[0].set_yticks(range(len(methods)), [label for label, *_ in methods])
+    row[0].set_ylim(len(methods) - 0.4, -0.6)
