@@ -98,6 +98,13 @@ class Coreset(RandomSubset):
         file = read_file(task, "coreset_file", coreset_file)
         rule = SELECTION[coreset_select]
         self.rule, self.per_class = rule, coreset_per_class or rule.always_per_class
+        if coreset_drop is not None and not rule.drops:
+            takers = " and ".join(name for name, each in SELECTION.items() if each.drops)
+            raise OptionError(
+                "coreset_drop",
+                f"is of `coreset_select` {takers}, and {coreset_select} drops no image for being "
+                "hard; leave it out",
+            )
         if rule.by_features and file.features is None:
             raise OptionError(
                 "coreset_file",

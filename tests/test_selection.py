@@ -537,6 +537,9 @@ def test_what_export_refuses(digits: Task, scores_here: Callable) -> None:
     assert_refused(ask(path, "--budget", 0.0001), "no image of 1442; give 0.00069 or more")
     assert_refused(ask(path, "--budget", 0.2), "has el2n, dual-mean; choose one with")
     assert_refused(ask(path, "--budget", 0.2, "--coreset-select", "tops"), "did you mean top?")
+    chosen = ("--coreset-score", "el2n", "--coreset-drop", 0.1)
+    refused = ask(path, "--budget", 0.2, *chosen)
+    assert_refused(refused, "--coreset-select stratified and d2, and top drops no image")
     old = write_file(digits, "old.npz", labels=None)
     assert_refused(ask(old, "--budget", 0.2), "old.npz: of an older version, without labels")
 

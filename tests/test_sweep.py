@@ -230,7 +230,7 @@ COMPANY = {
     "--coreset-score": "--method coreset --coreset-file some.npz",
     "--coreset-select": "--method coreset --coreset-file some.npz",
     "--coreset-per-class": "--method coreset --coreset-file some.npz",
-    "--coreset-drop": "--method coreset --coreset-file some.npz",
+    "--coreset-drop": "--method coreset --coreset-file some.npz --coreset-select stratified",
     "--rho-file": "--method rho-loss",
     "--rho-candidates": "--method rho-loss --rho-file some.npz",
     "--infobatch-ratio": "--method infobatch",

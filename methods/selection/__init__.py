@@ -15,9 +15,9 @@ SELECTION: dict[str, Rule] = {
     "top": Rule(top),
     "bottom": Rule(bottom),
     "middle": Rule(middle),
-    "stratified": Rule(stratified),
+    "stratified": Rule(stratified, drops=True),
     "beta": Rule(beta, by_means=True),
-    "d2": Rule(d2, by_features=True),
+    "d2": Rule(d2, by_features=True, drops=True),
     "craig": Rule(craig, by_features=True, by_score=False, always_per_class=True),
     "facility-location": Rule(
         facility_location, by_features=True, by_score=False, always_per_class=True

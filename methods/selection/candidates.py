@@ -71,4 +71,5 @@ class Rule:
     by_features: bool = False  # needs the network's features and errors
     by_score: bool = True
     by_means: bool = False  # needs the mean probabilities, dual-mean
+    drops: bool = False  # goes `without_the_hardest`
     always_per_class: bool = False
