@@ -74,7 +74,7 @@ def run_main(settings: RunConfig, device: torch.device, world: World) -> None:
     """Train, read and write the run's folder, and report."""
     folder = RunFolder(Path(settings.results_dir), settings.experiment_name)
     folder.check()
-    refuse_ended(folder, settings)
+    starts_anew(folder, settings)  # or is refused, before the data are read
     folder.trackers = Trackers(settings.log or (), folder.path, vars(settings))
     dataset = load_dataset(settings)
     trainer = build(settings, dataset, device, world)
@@ -169,11 +169,16 @@ def warm_up(trainer: Trainer, settings: RunConfig) -> float | None:
         ) from error
 
 
-def refuse_ended(folder: RunFolder, settings: RunConfig) -> None:
-    """Refuse to replace a run that has ended, unless `overwrite`; say if it is this one."""
+def starts_anew(folder: RunFolder, settings: RunConfig) -> bool:
+    """Return whether to replace the run in the folder; a UsageError unless `overwrite` allows it.
+
+    It says how the run in the way differs from this one.
+    """
     status = folder.status()
-    if status not in ENDED or settings.overwrite:
-        return
+    if status is None or (settings.resume and status not in ENDED):
+        return False
+    if settings.overwrite:
+        return True
     try:
         theirs = consequential(read_config(folder.path).settings)
     except BadRun:
@@ -186,18 +191,6 @@ def refuse_ended(folder: RunFolder, settings: RunConfig) -> None:
         f"{folder.path}: holds a run ({status}){likeness}; choose another `experiment_name`, or "
         "replace it with `overwrite`"
     )
-
-
-def starts_anew(folder: RunFolder, settings: RunConfig) -> bool:
-    """Return whether to replace the run in the folder; a UsageError if that is not allowed."""
-    status = folder.status()
-    if status is None or (settings.resume and status not in ENDED):
-        return False
-    if not settings.overwrite:
-        raise UsageError(
-            f"{folder.path}: holds a run ({status}); to start afresh and lose it, add `overwrite`"
-        )
-    return True
 
 
 def restore(folder: RunFolder, settings: RunConfig, trainer: Trainer, replaces: bool) -> list[dict]:
