@@ -68,7 +68,7 @@ cpu() {
 # Search for a short training that memorises its training set, as the published study's long one does.
 regimes() { sweep regimes --jobs 2 --eval-every 20 --grid configs/regimes.toml "$@"; }
 
-# The study in the regime of the published one, where training sets are learnt by heart.
+# The study in the regime of the published one, where training sets are memorised.
 by_heart() {
     local folder=results/by_heart half=results/scoring/by-heart-half names=forgetting,el2n,dyn-unc,dual,dual-mean
     local part=(--dataset cifar10 --model resnet10-w16 --train-images 5000 --amp bf16 --data-dir "$DATA_DIR")
@@ -117,7 +117,7 @@ rivals() {
 # The ranking where each method has the learning rate that is best for it.
 tuned() { sweep tuned --jobs 2 --grid configs/tuned.toml --tune lr=0.05,0.1,0.2 "$@"; }
 
-# The published study's claims on CIFAR-10 at full size, what says most first; wants a GPU.
+# The published study's claims on CIFAR-10 at full size, most informative runs first; wants a GPU.
 full() {
     sweep full --eval-every 10 --grid configs/full.toml "$@"
     claims full "$@"
@@ -165,10 +165,10 @@ bash example_scripts.sh PART [OPTION ...], where PART is one of:
   cpu            243 runs: what importance sampling buys, on CIFAR-10 and Fashion-MNIST with a
                  narrow network, three seeds, after two runs for scores; a good two hours on two cores
   lengths        7 runs of plain SGD, by which the lengths of part cpu were chosen
-  regimes        18 runs on parts of CIFAR-10, by which the setting is chosen in which a narrow
-                 network learns its training set by heart; some six hours of two cores
+  regimes        18 runs on parts of CIFAR-10, the search for a setting in which a narrow network
+                 memorises its training set; some six hours of two cores
   by_heart       207 runs, then 42 runs by their scores: the published study's cells and all other methods
-                 where 5,000 images of CIFAR-10 are learnt by heart; eight to twelve hours of two cores
+                 where 5,000 images of CIFAR-10 are memorised; twelve hours of two cores
   by_heart_mini  90 runs: the published study's cells in that regime on 4,000 images of mini-ImageNet,
                  100 classes; some four hours of two cores
   long           45 runs: what part cpu is too short for, on CIFAR-10, in runs five times as long;
@@ -183,8 +183,8 @@ bash example_scripts.sh PART [OPTION ...], where PART is one of:
                  and at equal compute, three seeds, after those of scores; three hours on two cores
   tuned          36 runs: six methods on CIFAR-10 with a narrow network, budget 0.2, each with the best
                  of three learning rates on held-out images; half an hour on two cores
-  full           33 runs: the published study's claims on CIFAR-10, ResNet-18, 200 epochs, what says
-                 most first; GPU
+  full           33 runs: the published study's claims on CIFAR-10, ResNet-18, 200 epochs, most
+                 informative first; GPU
   published      the published study's own four commands; GPU
   cifar10, cifar100, svhn, mini-imagenet
                  288 runs each, the study's grid: six methods, four augmentations, budgets 0.2,
@@ -194,7 +194,7 @@ bash example_scripts.sh PART [OPTION ...], where PART is one of:
 and OPTION one of sweep.py's, such as --dry-run, --jobs 4, --shard 1/8 or --ray.
 Data sets are downloaded to DATA_DIR (now: $DATA_DIR), but for mini-imagenet, which has to be
 put there. A part that was stopped resumes where it was when it is started again; one whose runs
-are in results/ already makes none of them twice: move its folder away to make them anew.
+are in results/ already is not rerun: move its folder away to make them anew.
 LIST
         ;;
     *)

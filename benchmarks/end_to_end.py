@@ -37,14 +37,14 @@ from .plain_loop import PLAIN_LOOPS, NumberedImages
 COLOUR = ("cifar10", "cifar100", "svhn", "mini-imagenet")
 #: Least ratios aimed at with a network that costs next to nothing, on two cores.
 AIMS = {"SGD": "18", "unif-SGD": "18", "p-SGD": "18", "selective-backprop": "30"}
-AIMS |= {"dro": "1.3 times SGD at most"}
+AIMS |= {"dro": "<= 1.3 x SGD"}
 HEADS = (
     "method",
     "ours s",
     "plain s",
-    "ratio (least-most)",
-    "aim",
-    "times SGD",
+    "speed-up (min-max)",
+    "target",
+    "relative to SGD",
     "trained",
     "scored",
     "plain scored",

@@ -217,8 +217,8 @@ def check_methods(options: argparse.Namespace) -> None:
     print(f"a large matrix product, --amp {amp}: {rate:.1f} TFLOP/s")
     dataset = load_dataset(read_settings(words(options)))
     faults: list[str] = []
-    heads = ["method", "ms per step", "times SGD", "trained/s", "scored/s"]
-    heads += ["TFLOP/s", "of the matrix rate", "peak MiB"]
+    heads = ["method", "ms per step", "relative to SGD", "trained/s", "scored/s"]
+    heads += ["TFLOP/s", "of the rate of matrix products", "peak MiB"]
     title = f"{options.size.model}, batches of 128, --amp {amp}"
     print_table(title, heads, method_rows(options, dataset, ["--amp", amp], rate, faults))
     if faults:

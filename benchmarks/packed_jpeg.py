@@ -139,7 +139,7 @@ def main(arguments: list[str]) -> int:
                     raise SystemExit(done.stderr)
                 if turn:
                     found[name].append([float(word) for word in done.stdout.split()[1:]])
-    print(f"{'':14}{'images per second of a core':>30}{'by the clock':>15}{'peak MiB':>12}")
+    print(f"{'':14}{'images per core-second':>30}{'wall-clock':>15}{'peak MiB':>12}")
     for name, rows in found.items():
         core, clock, peak = (statistics.median(each) for each in zip(*rows))
         print(f"{name:14}{core:30.0f}{clock:15.0f}{peak:12.0f}")

@@ -137,7 +137,7 @@ def measure_switches(
         ratio = np.median(results[first][0] / times)
         row = [name, f"{images / np.median(times):,.0f}", f"{ratio:.2f}", f"{achieved:.2f}"]
         rows.append([*row, f"{share:.0%}", *shares])
-    heads = ["switches", "images/s", f"times {first}", "TFLOP/s", "of the matrix rate"]
+    heads = ["switches", "images/s", f"times {first}", "TFLOP/s", "of the rate of matrix products"]
     title = f"training: medians of {arguments.turns} turns of {arguments.steps} steps"
     print_table(title, [*heads, "select", "data", "train"], rows)
 
@@ -154,7 +154,7 @@ def measure_methods(words: list[str], dataset: Dataset, arguments: argparse.Name
         ratio = np.median(times / results["SGD"][0])
         milliseconds = 1e3 * np.median(times) / arguments.steps
         rows.append([name, f"{milliseconds:.2f}", f"{ratio:.2f}", *shares])
-    heads = ["method", "ms per step", "times SGD", "select", "data", "train"]
+    heads = ["method", "ms per step", "relative to SGD", "select", "data", "train"]
     print_table("methods; scoring counts as selection", heads, rows)
 
 

@@ -1,7 +1,7 @@
 """Samplers, selection, mixing and scores of budgeted training, for any training loop.
 
 HardnessWeightedSampler    each batch by the last known losses
-PSGDSampler, CSGDSampler   each epoch by how often the network was wrong, or undecided
+PSGDSampler, CSGDSampler   each epoch by 1 - p(own class), or by how uncertain that is
 SelectiveBackpropSelector  which images of a scored batch are worth a step
 cvar_weights               counts only the worst losses of a batch
 nearest_mean_subset        the part of a scored batch that has its mean loss

@@ -40,9 +40,9 @@ class HardnessWeightedSampler(BatchSampler):
         num_samples, batch_size, max_ahead, num_replicas, rank, device, generator: as for
             `BatchSampler`.
         beta: robustness, per unit of loss, at least 0.
-        initial_loss: assumed of images not yet visited; that of a guess, log(C) for the
-            cross-entropy of C classes, is a good choice. 0.1% of noise breaks ties. Or one of
-            each image [N], for example of an earlier training, which is taken as it is.
+        initial_loss: assumed for images not yet visited, for example log(C) for the cross-entropy
+            of C classes; 0.1% of noise breaks ties. Or one value for each image [N], for example
+            of an earlier training, which is used as it is.
         momentum: weight in [0, 1) of the old stale loss in its update.
         replacement: whether an image may be drawn twice in a batch.
 
@@ -157,7 +157,7 @@ class HardnessWeightedSampler(BatchSampler):
         self.count_update()
 
     def update_by_losses(self, indices: Tensor, losses: Tensor) -> None:
-        """`update`, by the name that every sampler learns from losses by."""
+        """The same as `update`: every sampler has this name."""
         self.update(indices, losses)
 
     def record(self, index: Tensor, losses: Tensor) -> None:
@@ -175,7 +175,7 @@ class HardnessWeightedSampler(BatchSampler):
         """exp(beta * (1 - momentum) * (loss - stale loss)), clipped: [b] on this device.
 
         A batch is drawn by losses of earlier steps. This is the factor by which its images' weights
-        in the softmax would change if it knew their losses of now; multiply these with it. Ask
+        in the softmax would change if it knew their losses of now; multiply the losses by it. Ask
         before `update`, which makes the losses stale ones.
         """
         index, losses = self.match(indices, losses)

@@ -346,14 +346,14 @@ class HardnessWeighted(CaseSampling):
 
 
 class FreshSubset(CaseSampling):
-    """Draws every so often a subset of the cases that favours those with many wrong voxels: p-SGD.
+    """p-SGD: fresh subsets of the cases, favouring those whose voxels get low probabilities.
 
     Chang et al. 2017 as used by Arazo et al. 2021, by the `PSGDSampler`. A subset is trained on
     once, case by case, and then drawn anew. What counts is the mean, over the voxels of a patch, of
     the probability of the right label.
 
     Attributes:
-        subset: share of the cases in (0, 1], a batch at least.
+        subset: fraction of the cases in (0, 1], a batch at least.
     """
 
     subset = 0.5

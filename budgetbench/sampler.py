@@ -81,7 +81,7 @@ class Sampler(nn.Module):
 
 
 class BatchSampler(Sampler, torch.utils.data.BatchSampler):
-    """A `batch_sampler` for any DataLoader over N images, which learns from what it is shown.
+    """A `batch_sampler` for any DataLoader over N images, which learns from `update`.
 
     A DataLoader with workers draws ahead of training: it asks for `num_workers * prefetch_factor`
     batches more than it has handed out, so a batch is drawn without what that many batches before
@@ -101,7 +101,7 @@ class BatchSampler(Sampler, torch.utils.data.BatchSampler):
     Args:
         num_samples: N, images of the data set.
         batch_size: B, images of a batch (of each process, as for PyTorch's loaders).
-        max_ahead: most draws that may await their `update`; None for any number.
+        max_ahead: most draws that no `update` has followed yet; None for any number.
         num_replicas: R, processes that train together.
         rank: which of them this one is, from 0.
         device, generator: as for `Sampler`; with several processes the generator has to be given.

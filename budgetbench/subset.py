@@ -1,4 +1,4 @@
-"""A fresh subset of the training set every epoch, drawn by what the network got wrong."""
+"""A fresh subset of the training set every epoch, drawn by the predicted probabilities."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROUNDING = 1e-3  # by which probabilities of half precision may exceed 1
 
 
 class PSGDSampler(BatchSampler):
-    """Every epoch a fresh subset that favours images which the network has tended to get wrong.
+    """Every epoch a fresh subset that favours images whose class gets a low predicted probability.
 
     The importance of an image is the mean, over its visits, of 1 - p(its class), measured in
     the training forward pass itself; one not yet visited has the highest importance of those
@@ -136,7 +136,7 @@ class PSGDSampler(BatchSampler):
 
 
 class CSGDSampler(PSGDSampler):
-    """A `PSGDSampler` that favours images whose running mean error a leaves the network undecided.
+    """A `PSGDSampler` that favours images whose running mean error a is near 0.5 (uncertain).
 
     Importance is a * (1 - a) (Chang et al. 2017). An unvisited image takes the highest such
     importance; the published code takes the highest a instead, whose a * (1 - a) is near zero.

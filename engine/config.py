@@ -136,8 +136,8 @@ class RunConfig:
     )
     image_size: int | None = setting(
         None,
-        "folder, torchvision, hf and mini-imagenet: height and width to resize images to; by "
-        "default they must all have one size, of mini-imagenet 84",
+        "folder, torchvision, hf and mini-imagenet: height and width to resize images to; default "
+        "84 for mini-imagenet, else all images must have one size",
         TASK,
         low=4,
         high=4096,
@@ -147,8 +147,8 @@ class RunConfig:
     cache: str = setting(
         "uint8",
         "folder: uint8 keeps all images decoded and resized; jpeg keeps the files' bytes in one "
-        "packed file, for what does not fit in memory, and decodes a random-resized crop of each "
-        "image whenever it is trained on (Szegedy et al. 2015), the centre in evaluation",
+        "packed file, for data too large to store decoded, and decodes a random-resized crop of "
+        "each image whenever it is trained on (Szegedy et al. 2015), the centre in evaluation",
         TASK,
         choices=("uint8", "jpeg"),
         of_data=True,
@@ -173,7 +173,7 @@ class RunConfig:
     groups: str | None = setting(
         None,
         "report the accuracy over groups of images too: a CSV with columns part (train or test), "
-        "image and group; or `folders`, those inside of the classes' folders (folder)",
+        "image and group; or the word folders, for the folders inside of each class's (folder)",
         TASK,
         metavar="FILE",
         convert=file_path,
@@ -209,8 +209,9 @@ class RunConfig:
     )
     label_noise: float | None = setting(
         None,
-        "give that fraction of the training images, in (0, 1), a wrong label, any one equally "
-        "likely (Han et al. 2018); after `imbalance`, before `validation`; not of the test set",
+        "give that fraction of the training images, in (0, 1), a wrong label, uniform over the "
+        "other classes (Han et al. 2018); after `imbalance`, before `validation`; not of the test "
+        "set",
         TASK,
         above=0,
         below=1,
@@ -256,7 +257,7 @@ class RunConfig:
     )
     batch_size: int = setting(
         128,
-        f"images per step, at least the two that batch normalisation needs ({STUDY})",
+        f"images per step ({STUDY}); at least 2, which batch normalisation needs",
         OPTIMIZER,
         low=2,
         high=1_000_000,
@@ -276,7 +277,7 @@ class RunConfig:
     )
     schedule: str = setting(
         "linear",
-        "of the learning rate: linear, to 1e-6 at the last step (Li et al. 2020), or step, times "
+        "learning-rate schedule: linear, to 1e-6 at the last step (Li et al. 2020), or step, times "
         "gamma at milestones",
         OPTIMIZER,
         choices=("linear", "step"),
@@ -301,7 +302,7 @@ class RunConfig:
         tunable=True,
     )
 
-    seed: int = setting(1, "of the initial weights, draws and augmentations", RUN, **SEED)
+    seed: int = setting(1, "seed of the initial weights, sampling and augmentation", RUN, **SEED)
     data_seed: int = setting(
         42,
         "of splits: `validation`, and train/test of mini-imagenet; of the choices of "
@@ -392,8 +393,8 @@ class RunConfig:
     )
     compile: bool = setting(
         False,
-        "compile the network with torch.compile first, on CUDA into graphs; config.json says how "
-        "long that took, no column of the curve counts it",
+        "compile the network with torch.compile first (CUDA graphs on a GPU); the time is in "
+        "config.json, not in the curve",
         RUN,
     )
     sync_batchnorm: bool = setting(
@@ -404,7 +405,7 @@ class RunConfig:
     )
     resident_limit: float | None = setting(
         None,
-        "larger sets of images stay in their file, from where a thread reads the next batches "
+        "data sets larger than this stay on disk, from where a thread reads the next batches "
         "ahead; default: half the memory of the device",
         RUN,
         low=0,
@@ -413,7 +414,7 @@ class RunConfig:
     )
     deterministic: bool = setting(
         False,
-        "CUDA: only deterministic algorithms, so that results repeat to the bit, more slowly",
+        "CUDA: only deterministic algorithms, so that results repeat bit for bit, more slowly",
         RUN,
     )
     num_threads: int | None = setting(

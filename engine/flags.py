@@ -119,14 +119,14 @@ def parser_with(own_parts: tuple[tuple[str, str], ...]) -> Parser:
     parser.add_argument(
         "--config",
         metavar="FILE",
-        help="take settings from a TOML file, such as a run's run.toml; flags given here count",
+        help="settings from a TOML file, such as a run's run.toml; other flags take precedence",
     )
     parser.add_argument(
         "--list",
         choices=LISTS,
         metavar="KIND",
         action=ListParts,
-        help=f"print what there is and exit: {', '.join(LISTS)}",
+        help=f"list what is available of a kind, and exit: {', '.join(LISTS)}",
     )
     add_settings(parser, TASK)
     add_settings(parser, OPTIMIZER)

@@ -1,4 +1,4 @@
-"""Packs: many runs in three tables, in place of a folder of files for each run.
+"""Packs: many runs in a few tables, in place of a folder of files for each run.
 
 A folder that holds a pack has
 

@@ -33,18 +33,20 @@ from .values import several_of
 EPILOG = """\
 scores:
   forgetting        recorded while training: runs of train.py --record forgetting
-  el2n              recorded while training with --record el2n, else as grand is
+  el2n              recorded while training with --record el2n, else computed like grand
   aum, dyn-unc, dual (with dual-mean), tdds-30 to tdds-90 (of --record tdds)
                     recorded while training
   grand, entropy, margin, least-confidence, moderate, k-center
                     one pass of the network that the run ended with over its training images, not
                     augmented; early scores are those of short runs, such as train.py --epochs 10
-  irreducible-loss  of the images that a run with --validation held out, in the numbering of all
+  irreducible-loss  of the images that a run with --validation held out, by their place in the
+                    full training set
 
 python -m engine.scores export FILE ... writes the images of a core-set as a list.
 
-A score is the mean over the runs that have one of the image. k-center, an order of the images
-(N - 1 for the first chosen, 0 for the last), is of one run. Images without a score get NaN."""
+A score is the mean over the runs that scored the image. k-center is an order of the images
+(N - 1 for the first chosen, 0 for the last), so it takes one run. Images without a score get
+NaN."""
 
 
 def build_parser() -> Parser:
@@ -61,7 +63,7 @@ def build_parser() -> Parser:
         type=several_of(SCORES),
         required=True,
         metavar="NAME,...",
-        help=f"which to make: {', '.join(SCORES)}",
+        help=f"scores to compute: {', '.join(SCORES)}",
     )
     parser.add_argument(
         "--features",

@@ -62,7 +62,7 @@ class Bandit(Selecting):
 
 
 class EpsilonGreedy(Bandit):
-    """epsilon-greedy: a share epsilon of each epoch is uniform, of the images not of it by value.
+    """epsilon-greedy: a fraction epsilon of each epoch is uniform over the images of lower value.
 
     Raju et al. 2021, see `Bandit`.
     """
@@ -76,7 +76,7 @@ class EpsilonGreedy(Bandit):
             dict(
                 low=0,
                 high=1,
-                help="epsilon-greedy: share of each epoch's images that is uniform (Raju et al. "
+                help="epsilon-greedy: fraction of each epoch's images drawn uniformly (Raju et al. "
                 "2021)",
             ),
         ] = 0.1,

@@ -82,9 +82,9 @@ class Coreset(RandomSubset):
             dict(
                 low=0,
                 below=1,
-                help="coreset: fraction of all images, the hardest, that stratified and d2 never "
-                "take; default of stratified 0.3 for budgets up to 0.1, 0.2 up to 0.2, else 0.1; "
-                "of d2 0.4",
+                help="coreset: fraction of all images, hardest first, that stratified and d2 drop, "
+                "less where too few would be left; default of stratified 0.3 for budgets up to "
+                "0.1, 0.2 up to 0.2, else 0.1; of d2 0.4",
             ),
         ] = None,
         coreset_per_class: Annotated[

@@ -1,4 +1,4 @@
-"""DivBS: of many candidates a batch whose gradients span that of all of them."""
+"""DivBS: a diverse batch, chosen from many candidates, whose gradients represent theirs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .pool import Pool
 
 
 class DivBS(Pool):
-    """Steps on B of m * B candidates, from full passes, that are diverse and stand for all.
+    """Steps on B of m * B candidates, from full passes, that are diverse and represent all.
 
     Hong et al. 2024, "Diversified Batch Selection for Training Acceleration", with m = 10. g_i is
     the gradient of the last layer, (softmax - target) times the layer's input, in eval mode. The

@@ -70,8 +70,8 @@ class GradNorm(Pool):
                 low=0,
                 high=1e6,
                 help="grad-norm: candidates are scored while tau is above this; default "
-                "1 + candidates/3, where scoring pays (Katharopoulos & Fleuret 2018); 0 is always "
-                "but for the first 10 steps",
+                "1 + candidates/3, the break-even point (Katharopoulos & Fleuret 2018); 0 scores "
+                "from step 11 on",
             ),
         ] = None,
         **options: Any,

@@ -1,4 +1,4 @@
-"""IES: passes without the images whose losses have come to move in a straight line."""
+"""IES: passes without the images whose losses have small second differences."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class IES(Selecting):
             dict(
                 low=0,
                 high=1e6,
-                help="ies: images are left out while the mean change of change of their loss is "
-                "below this, in nats; default 0.001, with 100 classes or more 0.002 (Yuan et al. "
-                "2025)",
+                help="ies: images are left out while the mean absolute second difference of their "
+                "last losses is below this, in nats; default 0.001, with 100 classes or more 0.002 "
+                "(Yuan et al. 2025)",
             ),
         ] = None,
         **options: Any,

@@ -1,4 +1,4 @@
-"""OrderDP: of a random pool of images those of the largest losses."""
+"""OrderDP: the highest losses within a random pool of images."""
 
 from __future__ import annotations
 

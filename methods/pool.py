@@ -11,7 +11,7 @@ from .passes import Passes
 
 
 class Pool(Selecting):
-    """Candidates of a step from full passes, m * B of them, of which `choose` takes B.
+    """Draws m * B candidates for each step from full passes, of which `choose` keeps B.
 
     Args:
         task: of the run.

@@ -1,4 +1,4 @@
-"""Methods that go by what the last visit of each image cost."""
+"""Methods that use each image's last known loss."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class StaleOrBatchLosses(StaleLosses):
         batch_loss_score: Annotated[
             bool,
             dict(
-                help="infobatch, seta: go by a running mean of the losses of an image's batches, "
-                "not by its own last loss (Zhou et al. 2026)"
+                help="infobatch, seta: use a running mean of the losses of an image's batches, "
+                "not its own last loss (Zhou et al. 2026)"
             ),
         ] = False,
         batch_loss_alpha: Annotated[

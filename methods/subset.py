@@ -45,8 +45,8 @@ class PSGD(Selecting, UnifSGD):
         last_visit: Annotated[
             bool,
             dict(
-                help="p-SGD, c-SGD: go by the last visit of an image alone, not by the mean over "
-                "its visits, as an ablation (Arazo et al. 2021)"
+                help="p-SGD, c-SGD: use only an image's last visit, not the mean over its visits, "
+                "as an ablation (Arazo et al. 2021)"
             ),
         ] = False,
         **options: Any,

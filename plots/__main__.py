@@ -33,9 +33,10 @@ COMMANDS = {
 DESCRIPTION = (
     "Write RESULTS_DIR/summary.csv, differences.csv, tables.md, tables.tex, costs.md and figures/ "
     "from the finished runs in RESULTS_DIR. Other commands, each with --help: report, one page for "
-    "a browser; leaderboard; list; compare RUN RUN; pack FOLDER; published, beside what was "
-    "published; gains, when choosing pays; correlations FILE of scores. A results folder of such "
-    "a name is ./report."
+    "a browser; leaderboard; list; compare RUN RUN; pack FOLDER; published, published differences "
+    "next to measured ones; gains, gain over uniform sampling against training accuracy; "
+    "correlations FILE, between scores. Claims: python -m plots.claims. A results folder with the "
+    "name of a command is ./NAME."
 )
 
 

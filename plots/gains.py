@@ -1,4 +1,4 @@
-"""When choosing images pays: gain over uniform sampling against how much is learnt by heart."""
+"""When does choosing images pay? Gain over uniform sampling against training accuracy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ METHODS = ("p-SGD", "c-SGD", "selective-backprop", "dro", "random-subset")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Draw the gain of each method over uniform sampling against how much is learnt by heart."""
+    """Plot the gain of each method over uniform sampling against training accuracy."""
     parser = Parser(prog="python -m plots gains", description=main.__doc__, allow_abbrev=False)
     parser.add_argument(
         "results_dirs", type=Path, nargs="+", metavar="RESULTS_DIR", help="a study, at any depth"
@@ -121,7 +121,7 @@ def plot_gains(table: pd.DataFrame) -> Figure:
         figure,
         "When does choosing images pay?",
         f"Last-epoch test accuracy minus {REFERENCE}'s at equal steps, paired by seed, {INTERVAL}; "
-        "each place is a setup and budget, from short trainings to those that learn their images "
-        "by heart; beyond 3 points the scale is logarithmic",
+        "each place is a setup and budget, from short runs to those that memorise their training "
+        "set; beyond 3 points the scale is logarithmic",
     )
     return figure

@@ -1,4 +1,4 @@
-"""Pack the runs below a folder: three tables there, in place of a folder of files for each run.
+"""Pack the runs below a folder: a few tables there, in place of a folder of files for each run.
 
 python -m plots pack FOLDER [--remove]
 """
@@ -34,9 +34,9 @@ PACKED = {
 }
 DESCRIPTION = (
     f"Pack the runs in FOLDER, at any depth, in FOLDER/{RUNS}, curves.csv and per_class.csv, which "
-    "keep what is there already. They say all that config.json, status, curve.csv and "
-    "per_class.csv of the runs say; tables, figures, sweeps and scores read them alike. Runs that "
-    "have not ended are left out."
+    "keep what is there already. They hold all of config.json, status, curve.csv, "
+    "per_class.csv and per_group.csv of the runs; tables, figures, sweeps and scores read them. "
+    "Runs that have not ended are left out."
 )
 
 

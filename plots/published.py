@@ -1,4 +1,4 @@
-"""What was published, beside the same quantities here, in differences that do not depend on scale.
+"""Published quantities next to the same ones here, in differences that do not depend on scale.
 
 python -m plots published [RESULTS_DIR]
 """

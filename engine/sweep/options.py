@@ -21,12 +21,12 @@ with one or more values, and one run of train.py is made for every combination o
   python sweep.py --jobs 2 --dataset digits --method SGD p-SGD --budget 0.2 0.5 --seed 1 2 3
 
 makes 2 x 2 x 3 = 12 runs, two at a time. All are checked before the first one starts. A run's
-folder in RESULTS_DIR is named after its settings: train.py's default name, then what else is not
-as train.py has it by default. Its output goes to log.txt in that folder.
+folder in RESULTS_DIR is named after its settings: train.py's default name, then every other
+setting that differs from its default. Its output goes to log.txt in that folder.
 
 Whatever happened, give the same command again: runs that have finished are kept, interrupted ones
-resume, missing and failed ones are made. So a grid may also be extended. Ctrl-C and SIGTERM let
-the runs under way write a checkpoint first; a second Ctrl-C does not wait for them."""
+resume, missing and failed ones are run. A grid is extended in the same way. Ctrl-C and SIGTERM
+let the runs under way write a checkpoint first; a second Ctrl-C does not wait for them."""
 
 EPILOG = """\
 flags of train.py that take several values at once: quote those that belong to one run, as in
@@ -37,12 +37,12 @@ grid files: TOML, a table of train.py's flags without dashes; the values of a li
   method = ["unif-SGD", "p-SGD"]
   budget = [0.2, 0.5]
   milestones = [[100, 150], [120, 160]]  # a list within the list: values of one run
-Several tables, each under [[grid]], are several grids; runs that are in two of them are made once.
+Several tables, each under [[grid]], are several grids; runs that are in two of them are run once.
 
 Ray: pip install -r requirements-ray.txt. Nodes need the same Python and packages as this machine;
 this code is sent to them. No file system is shared: runs read DATA_DIR at the same absolute path
 on their own node (or download to it), and their files are brought to RESULTS_DIR here. A run
-whose node is lost is made again elsewhere, from its last checkpoint that was brought here.
+whose node is lost restarts on another, from its last checkpoint that was brought here.
 
 Slurm: one task of a job array makes one part of the grid, sharing RESULTS_DIR with the others:
   sbatch --array=1-8 --wrap 'python sweep.py --shard $SLURM_ARRAY_TASK_ID/8 --method ...'
@@ -77,10 +77,9 @@ def build_parser() -> Parser:
         "--tune",
         type=tuned,
         action="append",
-        default=[],
         metavar="FLAG=VALUE,...",
         help="try these values of a flag of train.py with the first seed on held-out images, then "
-        "run each method's best ones with the other seeds; give it again for another flag",
+        "run each method's best ones with the other seeds; may be repeated, for other flags",
     )
     parser.add_argument(
         "--trials",
@@ -180,7 +179,7 @@ def read_command_line(
     options, unknown = parser.parse_known_args(own)
     if unknown:
         raise unknown_flag(parser.known_flags(), unknown[0])
-    tuned_flags = [flag for flag, _ in options.tune]
+    tuned_flags = [flag for flag, _ in options.tune or ()]
     for flag in tuned_flags:
         if flag in flags or tuned_flags.count(flag) > 1:
             raise UsageError(f"--tune {flag[2:]}: {flag} is given twice; give it once")

@@ -14,9 +14,9 @@ from .file import ScoreFile, digest
 
 
 class Recorder(nn.Module):
-    """Notes for one score, or several that need the same, of what training showed of each image.
+    """Per-image statistics recorded during training, for one score or several that share them.
 
-    Notes are buffers on the task's device, and all that a checkpoint has of them. What is noted is
+    They are buffers on the task's device, and all that a checkpoint has of them. What is noted is
     of augmented images, in train mode; a mixed image counts for its owner. The target is the one
     that was trained on.
 

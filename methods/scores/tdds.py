@@ -9,7 +9,7 @@ from ..base import Task
 from ..batch import Batch
 from .recording import Recorder
 
-DECAY = 0.9  # beta: a window that ends d epochs before the last weighs beta * (1 - beta)^d
+DECAY = 0.9  # beta: a window that ends d epochs before the last weighs beta * (1 - beta)^(d + 1)
 #: Percentage of images that a core-set leaves out -> epochs T and window J (their Table 6).
 SPANS = {30: (90, 10), 50: (70, 10), 70: (60, 20), 80: (20, 10), 90: (10, 5)}
 

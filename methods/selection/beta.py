@@ -1,4 +1,4 @@
-"""DUAL's sampling: by the score, and the more of the easy images the smaller the core-set."""
+"""DUAL's sampling: by the score, with more easy images the smaller the core-set."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ HARDEST = 10  # images whose mean probability it starts from
 
 
 def beta(candidates: Candidates, size: int) -> tuple[np.ndarray, None]:
-    """Drawn without replacement in proportion to the score times a beta density.
+    """Sample without replacement in proportion to the score times a beta density.
 
     Cho et al. 2025, "Lightweight Dataset Pruning without Full Training via Example Difficulty and
     Prediction Uncertainty", with their score `dual`. The density is that of the image's mean
     probability under Beta(16 - B, B) with B = 15 * (1 - mu) * (1 - r^4), where mu is the mean
-    probability of the ten images of the highest scores and r the share that is left out.
+    probability of the ten images of the highest scores and r the fraction that is left out.
     """
     scores = candidates.scores.astype(np.float64)
     assert candidates.means is not None

@@ -17,7 +17,7 @@ ROWS = 1024  # images whose neighbours are looked for at once
 
 
 def d2(candidates: Candidates, size: int) -> tuple[np.ndarray, None]:
-    """By a score that an image's neighbours add to, and lose by once it is chosen.
+    """Select greedily by a score that neighbours add to, and that falls once one of them is chosen.
 
     Maharana et al. 2024, "D2 Pruning: Message Passing for Balancing Diversity and Difficulty in
     Data Pruning". On the graph of the 5 nearest neighbours in feature space at distances d, an

@@ -1,4 +1,4 @@
-"""CRAIG and facility location: images to each of which others are alike."""
+"""CRAIG and facility location: images whose gradients represent those of all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ AT_ONCE = 16  # candidates whose gains are computed together
 
 
 def craig(candidates: Candidates, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of gradients near to which all others are, each weighing as many as are nearest to it.
+    """Facility location on gradients, each weighted by the number of gradients nearest to it.
 
     Mirzasoleiman et al. 2020, "Coresets for Data-efficient Training of Machine Learning Models":
     facility location over the greatest distance of two gradients, of the last layer, minus theirs.
@@ -28,7 +28,7 @@ def craig(candidates: Candidates, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def facility_location(candidates: Candidates, size: int) -> tuple[np.ndarray, None]:
-    """Of gradients of the last layer to one of which every other is alike, by their cosine.
+    """Facility location on gradients of the last layer by cosine similarity, unweighted.
 
     The facility-location function (Wei et al. 2015, "Submodularity in Data Subset Selection and
     Active Learning") of 1 + cosine.

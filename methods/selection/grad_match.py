@@ -8,7 +8,7 @@ from .candidates import Candidates
 
 
 def grad_match(candidates: Candidates, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of the gradients that match the sum of all best, weighted so that they do.
+    """Weighted gradients that best match the sum of all.
 
     Killamsetty et al. 2021, "GRAD-MATCH: Gradient Matching based Data Subset Selection for
     Efficient Deep Model Training": orthogonal matching pursuit on gradients of the last layer, and

@@ -1,4 +1,4 @@
-"""Coverage-centric selection: a like number of each level of the score."""
+"""Coverage-centric selection: equally many images from each stratum of the score."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ STRATA = 50
 
 
 def stratified(candidates: Candidates, size: int) -> tuple[np.ndarray, None]:
-    """Without the hardest, alike of all levels of the score.
+    """Equally many images from each stratum of the score, after dropping the hardest.
 
     Zheng et al. 2023, "Coverage-centric Coreset Selection for High Pruning Rates". The hardest
     fraction is dropped (0.3 of all for budgets of up to 0.1, 0.2 up to 0.2, else 0.1), the range
-    of the rest cut in 50 equal parts, each of which gives a like number, uniformly chosen; a part
+    of the rest cut in 50 equal parts, each of which gives equally many, uniformly chosen; a part
     that has fewer gives all. Never so much is dropped that less than the core-set is left.
     """
     dropped = 0.3 if candidates.budget <= 0.1 else 0.2 if candidates.budget <= 0.2 else 0.1
