@@ -83,6 +83,8 @@ def check_dataset(dataset: Any) -> None:
             raise ValueError(f"{part}_labels are {kind}; give a NumPy array of int64")
         if labels.shape != shape[:1]:
             raise ValueError(f"{shape[0]} {part}_images and {part}_labels {list(labels.shape)}")
+        if not len(labels):
+            raise ValueError(f"no {part} images; give one at least")
         if not 0 <= labels.min(initial=0) <= labels.max(initial=0) < classes:
             raise ValueError(
                 f"{part}_labels from {labels.min()} to {labels.max()}; give 0 to {classes - 1}, "

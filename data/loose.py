@@ -51,7 +51,13 @@ def decode_parts(
     images = blank((count, 1 if grey else 3, height, width), scratch)
     labels = np.empty(count, np.int64)
     for place, (image, label) in enumerate(chain.from_iterable(parts)):
-        images[place] = planes(image.convert("L" if grey else "RGB"), (width, height))
+        try:
+            pixels = image.convert("L" if grey else "RGB")
+        except (OSError, SyntaxError) as error:  # Pillow decodes here
+            raise UsageError(
+                f"`dataset` {what}: image {place} cannot be decoded ({error}); replace it"
+            ) from None
+        images[place] = planes(pixels, (width, height))
         labels[place] = label
     return {"images": images, "labels": labels}
 

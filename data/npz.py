@@ -30,14 +30,17 @@ def load(root: Path, *, name: str, image_size: int | None = None, **_) -> Datase
             "`image_size`: the images of an npz file are taken as they are; leave it out"
         )
     try:
-        with np.load(path) as file:
+        file = np.load(path)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise ValueError("a single array")
+        with file:
             missing = [key for key in ARRAYS if key not in file]
             if missing:
                 raise UsageError(f"{path}: no array {missing[0]}; it needs {', '.join(ARRAYS)}")
             arrays = {key: file[key] for key in ARRAYS}
     except FileNotFoundError:
         raise UsageError(f"{path}: not there, nor in `data_dir` {root}; give its path") from None
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         raise UsageError(f"{path}: not an npz file ({error})") from error
     images = [as_images(arrays[key], f"{path}: {key}") for key in ("train_images", "test_images")]
     labels = [as_labels(arrays[key], f"{path}: {key}") for key in ("train_labels", "test_labels")]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import zipfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -113,6 +115,9 @@ def with_classes(dataset: Dataset, path: Path) -> Dataset:
     kept_train, kept_test = (
         numbers[labels] >= 0 for labels in (dataset.train_labels, dataset.test_labels)
     )
+    for part, kept in (("train", kept_train), ("test", kept_test)):
+        if not kept.any():
+            raise UsageError(f"{path}: no {part} images of these classes; name others")
     dataset = dataset.chosen("train", kept_train).chosen("test", kept_test)
     old = np.array([dataset.sha256 or ""])
     return replace(
@@ -134,7 +139,9 @@ def folder_of(path: str, part: str) -> str:
 def read_array(path: Path, count: int) -> np.ndarray:
     try:
         array = np.load(path)
-    except (OSError, ValueError) as error:
+        if not isinstance(array, np.ndarray):
+            raise ValueError("an archive of arrays")
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         raise UsageError(f"`labels` {path}: cannot be read ({error}); give an array") from None
     if array.shape != (count,) or not np.issubdtype(array.dtype, np.integer):
         raise UsageError(f"{path}: {array.dtype} {list(array.shape)}; give whole numbers [{count}]")
@@ -182,7 +189,8 @@ def places_of(
             what = "a path" if names else f"a number up to {count - 1}"
             raise UsageError(f"{path}: no image {text!r}; give {what}")
         places.append(place)
-    if len(set(places)) < len(places):
-        twice = next(row["image"] for row, place in zip(rows, places) if places.count(place) > 1)
+    place, times = Counter(places).most_common(1)[0] if places else (0, 0)
+    if times > 1:
+        twice = rows[places.index(place)]["image"]
         raise UsageError(f"{path}: image {twice} twice; give it once")
     return places

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from data import (
     with_classes,
     with_label_noise,
 )
-from errors import UsageError
+from errors import RunError, UsageError
 from methods import METHODS, Method, OptionError, Task
 from methods.scores import RECORDED, Recorder, Recording
 from methods.scores.file import HOW
@@ -47,6 +47,7 @@ from .trainer import Trainer
 SOURCE = ("dataset", "data_dir", "data_seed", "image_size", "cache")
 #: Sets of data that stay in memory, for the many runs of a process or of its forks.
 KEPT: dict[tuple[object, ...], Dataset] = {}
+TOO_LARGE: set[tuple[object, ...]] = set()  # to be kept; as `source_of`
 METHOD_SEED = 2  # keeps a method's draws apart from those of the loader, which uses 0 and 1
 
 
@@ -238,18 +239,27 @@ def load_source(settings: RunConfig) -> Dataset:
     name = family if family in DATASETS else settings.dataset
     source = find("dataset", DATASETS, name)
     load = source.load if isinstance(source, Source) else source
-    dataset = load(
+    load = partial(
+        load,
         Path(settings.data_dir),
         name=argument,
         data_seed=settings.data_seed,
         image_size=settings.image_size,
         cache=settings.cache,
     )
-    if own.is_own(name):
-        try:
-            check_dataset(dataset)
-        except ValueError as error:
-            raise UsageError(f"`dataset` {name}: {error}") from None
+    return own_dataset(name, load) if own.is_own(name) else load()
+
+
+def own_dataset(name: str, load: Callable[[], Dataset]) -> Dataset:
+    """Return the data set of a user's own function, checked; a UsageError for what it raises."""
+    try:
+        dataset = load()
+        check_dataset(dataset)
+    except RunError:
+        raise
+    except Exception as error:  # whatever a user's code raises
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UsageError(f"`dataset` {name}: {reason}") from error
     return dataset
 
 
@@ -263,7 +273,7 @@ def keep_dataset(settings: RunConfig) -> None:
 
     Larger ones stay in their files, which the runs then read by themselves.
     """
-    if source_of(settings) in KEPT:
+    if source_of(settings) in KEPT or source_of(settings) in TOO_LARGE:
         return
     dataset = load_source(settings)
     parts = dataset.train_images, dataset.test_images
@@ -274,3 +284,5 @@ def keep_dataset(settings: RunConfig) -> None:
         train, test = (np.array(images) for images in parts)
         dataset = replace(dataset, train_images=train, test_images=test)
         KEPT[source_of(settings)] = dataset
+    else:
+        TOO_LARGE.add(source_of(settings))

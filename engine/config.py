@@ -561,9 +561,13 @@ def tuned_names(text: str) -> list[str]:
 
 
 def consequential(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of a run's settings that say what it computes, not where or how it is made."""
+    """Return those of a run's settings that say what it computes, not where or how it is made.
+
+    Files on images have their names alone: what they hold counts, not where they lie.
+    """
     incidental = settings_with("where")
-    return {name: value for name, value in settings.items() if name not in incidental}
+    kept = {name: value for name, value in settings.items() if name not in incidental}
+    return kept | {name: Path(kept[name]).name for name in TABLES if kept.get(name)}
 
 
 def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from errors import UsageError
+
 from .config import (
     REGISTRIES,
     SETTINGS,
@@ -33,7 +35,7 @@ RENAMED_VALUES = {"coreset_keep": {"highest": "top", "lowest": "bottom"}}
 REALISED = ("realised_fraction", "share_of_images_kept")  # of method_summary: today's name, former
 
 
-class BadRun(Exception):
+class BadRun(UsageError):
     """A run whose files cannot be used; the message is one line that names file and fault."""
 
 

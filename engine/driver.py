@@ -26,9 +26,9 @@ from .machine import find_device, set_up_torch
 from .registries import DATASETS
 from .run_folder import (
     COLUMNS,
-    ENDED,
     GROUP_COLUMNS,
     MODEL_FILE,
+    NOT_RESUMED,
     SCORES_FILE,
     SETTINGS_FILE,
     RunFolder,
@@ -175,7 +175,7 @@ def starts_anew(folder: RunFolder, settings: RunConfig) -> bool:
     It says how the run in the way differs from this one.
     """
     status = folder.status()
-    if status is None or (settings.resume and status not in ENDED):
+    if status is None or (settings.resume and status not in NOT_RESUMED):
         return False
     if settings.overwrite:
         return True

@@ -20,7 +20,7 @@ from .config import RunConfig
 from .config_file import BadRun
 from .models import classifier_of, create_model, inputs_of
 from .parts import Parts
-from .run_folder import SCORES_FILE, training_seconds
+from .run_folder import SCORES_FILE, TRAINING_SECONDS, training_seconds
 from .runs import StoredRun, find_run
 from .status import find_file
 
@@ -78,12 +78,24 @@ class FinishedRun:
         """Cost in forward passes of one image, that of earlier runs included; None if unknown."""
         if self.scoring_cost is None:
             return None
-        return int(self.stored.last_row()["cost"]) + int(self.scoring_cost)
+        return int(self.last_row["cost"]) + int(self.scoring_cost)
 
     @cached_property
     def seconds(self) -> float:
         """Time that its training took, evaluation left out."""
-        return training_seconds(self.stored.last_row())
+        return training_seconds(self.last_row)
+
+    @property
+    def last_row(self) -> dict[str, str]:
+        """The last row of its curve; BadRun where columns of costs are missing or damaged."""
+        row, needed = self.stored.last_row(), ("cost", *TRAINING_SECONDS)
+        for name in needed:
+            try:
+                float(row[name])
+            except (KeyError, TypeError, ValueError):
+                where = self.stored.where("curve.csv")
+                raise BadRun(f"{where}: no number in column {name}; make the run again") from None
+        return row
 
     @cached_property
     def dataset(self) -> Dataset:

@@ -197,7 +197,10 @@ def add_options(parser: Parser, title: str, parts: Iterable[Mapping[str, Option]
             help_ += f" [default: {default}]"
         # Absent unless given, so that the constructor alone holds the default.
         common: dict[str, Any] = dict(default=argparse.SUPPRESS, help=help_)
-        if kind is bool:
+        if kind is bool and default is True:
+            common |= dict(action="store_false", dest=name)
+            group.add_argument(flag_of(f"no_{name}"), **common)
+        elif kind is bool:
             group.add_argument(flag_of(name), action="store_true", **common)
         else:
             metavar = facts.get("metavar", {int: "N", float: "X", str: "NAME"}[kind])
@@ -265,7 +268,7 @@ def with_file(words: Sequence[str]) -> list[str]:
             if not file or "--config" in rest:
                 raise UsageError("--config: give one TOML file")
             given = {other.partition("=")[0] for other in rest}
-            return [*without(words_of_file(Path(file)), given), *rest]
+            return [*words_of_file(Path(file), given), *rest]
     return list(words)
 
 

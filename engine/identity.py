@@ -17,7 +17,7 @@ from budgetbench import __version__
 from data import Dataset
 
 from . import own
-from .config import RunConfig, consequential
+from .config import TABLES, RunConfig, consequential
 from .registries import own_parts
 from .source import commit
 from .trainer import Trainer
@@ -38,11 +38,19 @@ def identity(settings: RunConfig, trainer: Trainer) -> dict:
         # As resolved: `auto` may be something else on the machine where a run is resumed.
         "amp": trainer.network.precision.option,
     }
+    if "groups" in (digests := digests_of_tables(settings)):  # no part of the data's
+        facts["groups_sha256"] = digests["groups"]
     if settings.record:  # notes that have to be taken from the start
         facts |= {"record": settings.record, "record_epochs": settings.record_epochs}
     for axis, part in own_parts(vars(settings)).items():
         facts |= {axis: own.label(getattr(settings, axis)), f"{axis}_sha256": part["sha256"]}
     return consequential(vars(settings)) | facts
+
+
+def digests_of_tables(settings: RunConfig) -> dict[str, str]:
+    """Return the SHA-256 of each file on images that a setting names."""
+    files = {name: Path(getattr(settings, name) or "") for name in TABLES}
+    return {name: own.digest_of(path) for name, path in files.items() if path.is_file()}
 
 
 def describe(
@@ -79,7 +87,7 @@ def describe(
             **({"groups": list(dataset.groups)} if dataset.groups else {}),
         },
         "data_sha256": task.data_sha256,
-        "files_sha256": dict(trainer.method.files),
+        "files_sha256": dict(trainer.method.files) | digests_of_tables(settings),
         "scoring_cost": trainer.method.scoring_cost,
         "scoring_seconds": trainer.method.scoring_seconds,
         **({"own_parts": parts} if (parts := own_parts(vars(settings))) else {}),

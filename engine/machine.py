@@ -13,6 +13,8 @@ from errors import UsageError
 from .config import RunConfig
 from .distributed import ALONE, World
 
+threads_before: int | None = None  # of this process, once a run has had a number of its own
+
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # of glibc's malloc.h
 
 
@@ -51,10 +53,14 @@ def check_device(settings: RunConfig, device: torch.device) -> None:
 
 
 def set_up_torch(settings: RunConfig, device: torch.device) -> None:
-    """Settings that hold for the whole process."""
+    """Settings that hold for the whole process, until the next run there."""
+    global threads_before
     check_device(settings, device)
     if settings.num_threads:
+        threads_before = threads_before or torch.get_num_threads()
         torch.set_num_threads(settings.num_threads)
+    elif threads_before:
+        torch.set_num_threads(threads_before)
     if device.type == "cpu":
         keep_freed_memory()
     else:
@@ -64,7 +70,8 @@ def set_up_torch(settings: RunConfig, device: torch.device) -> None:
         torch.backends.cudnn.benchmark = not settings.deterministic
     if settings.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as PyTorch asks for
-        torch.use_deterministic_algorithms(True)
+    if settings.deterministic != torch.are_deterministic_algorithms_enabled():
+        torch.use_deterministic_algorithms(settings.deterministic)  # which imports the compiler
 
 
 def keep_freed_memory() -> None:

@@ -18,6 +18,7 @@ from errors import Diverged, Failed, Interrupted, UsageError
 
 from .status import (
     CHECKPOINT,
+    ENDED,
     LOCK,
     find_file,
     put_right,
@@ -67,7 +68,7 @@ CHECKPOINTS = (CHECKPOINT, f"{CHECKPOINT}.whole", "checkpoint.previous.pt")
 FILES = ["status", "config.json", "curve.csv", "per_class.csv", "per_group.csv", LOCK]
 FILES += [SETTINGS_FILE, MODEL_FILE, SCORES_FILE, *CHECKPOINTS]
 ASIDE = ".new"  # ends the name of a file that is not whole yet
-ENDED = ("finished", "diverged", "unknown")  # runs that starting again does not continue
+NOT_RESUMED = (*ENDED, "unknown")  # runs that starting again does not continue
 LONGEST_NAME = 255  # bytes that file systems allow
 LOCK_WAIT = 2.0  # seconds to wait for a dying process to let go of its folder
 
@@ -172,7 +173,7 @@ class RunFolder:
 
     def __exit__(self, *exception: object) -> None:
         if self.trackers:
-            self.trackers.close()
+            self.trackers.close(self.status())
         if self.lock:
             self.lock.close()
 

@@ -35,7 +35,7 @@ def build_parser() -> Parser:
     parser.add_argument("file", type=Path, metavar="FILE", help="of scores, .npz")
     parser.add_argument(
         "--budget",
-        type=number(float, above=0, high=1),
+        type=number(float, above=0, high=1, percent=True),
         required=True,
         metavar="FRACTION",
         help="fraction of the images that the core-set has",

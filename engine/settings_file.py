@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from errors import UsageError
 
 from .config import SETTINGS, RunConfig, default_name, kind_of
-from .flags import build_parser
+from .flags import build_parser, note_own_parts
 from .published import canonical
 
 NOT_WRITTEN = ("overwrite", "resume")  # which would repeat what was done once
 HEADER = "# Repeats this run: python train.py --config THIS_FILE\n"
 
 
-def words_of_file(path: Path) -> list[str]:
+def words_of_file(path: Path, left_out: Collection[str] = ()) -> list[str]:
     """Return the words of a command line that give the settings of a TOML file.
+
+    Args:
+        path: of the file.
+        left_out: flags whose settings are not taken from it.
 
     Raises:
         UsageError: naming the file, and the line or the setting that is wrong.
@@ -28,17 +32,18 @@ def words_of_file(path: Path) -> list[str]:
     if "grid" in content:
         raise UsageError(f"--config {path}: a grid of runs; python sweep.py --grid {path}")
     try:
-        return [word for key, value in content.items() for word in words_of_setting(key, value)]
+        kept = {key: value for key, value in content.items() if flag_of_key(key) not in left_out}
+        named = {key: value for key, value in kept.items() if isinstance(value, str)}
+        note_own_parts([word for key, value in named.items() for word in (f"--{key}", value)])
+        return [word for key, value in kept.items() for word in words_of_setting(key, value)]
     except UsageError as error:
         raise UsageError(f"--config {path}: {error}") from None
 
 
 def words_of_setting(key: str, value: object) -> Sequence[str]:
     """Return the words that give one setting; a UsageError for a value of no use."""
-    flag = canonical(f"--{key}")
+    flag = flag_of_key(key)
     setting = SETTINGS.get(flag[2:].replace("-", "_"))
-    if isinstance(value, bool) and setting is not None and setting.default is True:
-        return [] if value else [f"--no-{key}"]  # as --no-resume
     if isinstance(value, list) and not (setting is not None and setting.metadata.get("several")):
         value = ",".join(map(str, value))
     return words_of_value(flag, value)
@@ -62,6 +67,9 @@ def words_of_value(flag: str, value: object) -> tuple[str, ...]:
         if flag in flags_with_values():
             text = str(value).lower()
             raise UsageError(f"{flag}: {text} is not a value of it; give one, or leave it out")
+        known = build_parser().known_flags()
+        if flag not in known and off(flag) in known:  # on by default, as --no-resume
+            return () if value else (off(flag),)
         return (flag,) if value else ()
     parts = value if isinstance(value, list) else [value]
     for part in parts:
@@ -74,14 +82,21 @@ def words_of_value(flag: str, value: object) -> tuple[str, ...]:
         raise UsageError(f"{flag}: a number of too many digits; give a smaller one") from None
 
 
+def off(flag: str) -> str:
+    """Return the flag that turns off what is on by default."""
+    return f"--no-{flag.removeprefix('--')}"
+
+
+def flag_of_key(key: str) -> str:
+    """Return the flag of a name in a TOML file."""
+    return canonical(f"--{key}")
+
+
 def flags_with_values() -> frozenset[str]:
     """The flags of train.py that cannot do without one."""
     actions = build_parser()._actions
     return frozenset(
-        flag
-        for action in actions
-        if action.nargs is None or action.nargs == "+"
-        for flag in action.option_strings
+        flag for action in actions if action.nargs in (None, "+") for flag in action.option_strings
     )
 
 
@@ -96,6 +111,8 @@ def toml_of(settings: RunConfig) -> str:
         if name == "experiment_name":
             default = default_name(settings)
         always = name in ("method", "augmentation", "dataset")
+        if name == "schedule" and value == "step" and not settings.milestones:
+            name = "scheduler_type"  # the published flag: without milestones there are none
         if (always or value != default) and value is not None and name not in NOT_WRITTEN:
             lines.append(f"{name.replace('_', '-')} = {literal(value)}\n")
     return "".join(lines)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TextIO
 
 STATUSES = ("running", "finished", "interrupted", "diverged", "failed")
+ENDED = ("finished", "diverged")
 STATUS_BYTES = 12  # the longest status and a newline
 LOCK, CHECKPOINT = "run.lock", "checkpoint.pt"
 MOVING, REPLACED, DROPPED = ".moving", ".replaced", ".dropped"
@@ -157,7 +158,7 @@ def is_unsettled(folder: Path) -> bool:
 
 def has_taken_over(folder: Path) -> bool:
     """Return whether the run in a folder may replace the one that was set aside."""
-    ended = read_word(folder / "status") in ("finished", "diverged")
+    ended = read_word(folder / "status") in ENDED
     return ended or (folder / CHECKPOINT).exists()
 
 

@@ -7,6 +7,7 @@ import math
 import re
 import reprlib
 from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
 from typing import Any
 
 from . import own
@@ -45,9 +46,10 @@ def number(
 
     def convert(text: str) -> int | float:
         try:
-            value = float(text[:-1]) / 100 if percent and text.endswith("%") else kind(text)
+            of_hundred = percent and text.endswith("%")
+            value = float(Decimal(text[:-1]) / 100) if of_hundred else kind(text)
             fits = math.isfinite(value) and all(holds(value, bound) for bound, _, holds in bounds)
-        except (ValueError, OverflowError):  # no number, or one beyond the range of floats
+        except (ArithmeticError, ValueError):  # no number, or one beyond the range of floats
             fits = False
         if not fits:
             raise ValueError(f"{quoted(text)} is not {wanted}")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .base import Method, OptionError, Task
 from .batch import Batch
-from .scores.file import HOW, HOW_FEATURES, LOW_IS_HARD, SCORES, read_file
+from .scores.file import HOW, HOW_FEATURES, LOW_IS_HARD, SCORES, ScoreFile, read_file
 from .selection import SELECTION, Candidates
 
 
@@ -98,26 +98,8 @@ class Coreset(RandomSubset):
         file = read_file(task, "coreset_file", coreset_file)
         rule = SELECTION[coreset_select]
         self.rule, self.per_class = rule, coreset_per_class or rule.always_per_class
-        if coreset_drop is not None and not rule.drops:
-            takers = " and ".join(name for name, each in SELECTION.items() if each.drops)
-            raise OptionError(
-                "coreset_drop",
-                f"is of `coreset_select` {takers}, and {coreset_select} drops no image for being "
-                "hard; leave it out",
-            )
-        if rule.by_features and file.features is None:
-            raise OptionError(
-                "coreset_file",
-                f"has no features, by which `coreset_select` {coreset_select} chooses; make it "
-                f"with {HOW_FEATURES}",
-            )
-        if rule.by_means and "dual-mean" not in file.values:
-            raise OptionError(
-                "coreset_file",
-                f"has no dual-mean, by which `coreset_select` {coreset_select} chooses; make it "
-                "with that score too, of runs that `record` dual",
-            )
-        if not rule.by_score and coreset_score is None:
+        check(coreset_select, file, coreset_score, coreset_drop)
+        if not rule.by_score:  # any: it says which images there are
             coreset_score = next(iter(file.values))
         name, scores = file.score("coreset_file", coreset_score)
         if rule.by_means and (name in LOW_IS_HARD or np.nanmin(scores, initial=0) < 0):
@@ -185,6 +167,35 @@ class Coreset(RandomSubset):
 
     def summary(self) -> dict[str, float]:
         return {"selection_seconds": self.seconds}
+
+
+def check(select: str, file: ScoreFile, score: str | None, drop: float | None) -> None:
+    """Refuse what a rule of selection has no use for, and a file that lacks what it needs."""
+    rule = SELECTION[select]
+    if drop is not None and not rule.drops:
+        takers = " and ".join(name for name, each in SELECTION.items() if each.drops)
+        raise OptionError(
+            "coreset_drop",
+            f"is of `coreset_select` {takers}, and {select} drops no image for being hard; leave "
+            "it out",
+        )
+    if score is not None and not rule.by_score:
+        raise OptionError(
+            "coreset_score",
+            f"has no effect with `coreset_select` {select}, which goes by features; leave it out",
+        )
+    if rule.by_features and file.features is None:
+        raise OptionError(
+            "coreset_file",
+            f"has no features, by which `coreset_select` {select} chooses; make it with "
+            f"{HOW_FEATURES}",
+        )
+    if rule.by_means and "dual-mean" not in file.values:
+        raise OptionError(
+            "coreset_file",
+            f"has no dual-mean, by which `coreset_select` {select} chooses; make it with that "
+            "score too, of runs that `record` dual",
+        )
 
 
 def proportional(counts: np.ndarray, size: int) -> np.ndarray:

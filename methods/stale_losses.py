@@ -7,8 +7,10 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor
 
-from .base import Selecting, Task
+from .base import OptionError, Selecting, Task
 from .batch import Batch
+
+ALPHA = 0.7  # of `batch_loss_score`, by default
 
 
 class StaleLosses(Selecting):
@@ -52,10 +54,14 @@ class StaleOrBatchLosses(StaleLosses):
                 below=1,
                 help="infobatch, seta: weight of the past in that mean (Zhou et al. 2026)",
             ),
-        ] = 0.7,
+        ] = ALPHA,
         **options: Any,
     ):
         super().__init__(task, **options)
+        if not batch_loss_score and batch_loss_alpha != ALPHA:
+            raise OptionError(
+                "batch_loss_alpha", "has no effect without `batch_loss_score`; give both or neither"
+            )
         self.of_batches, self.alpha = batch_loss_score, batch_loss_alpha
         if self.of_batches:
             self.losses.mul_(0)  # of an unknown loss that is NaN, NaN

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from engine.config import REGISTRIES, TABLES, consequential, settings_with
+from engine.config import REGISTRIES, consequential, settings_with
 from engine.options import Option, options_of
 from engine.own import label
 from errors import UsageError
@@ -50,8 +50,9 @@ def describe(run: Run, several: Collection[str] = ()) -> dict:
         several: names of data sets of which there are runs on different data.
     """
     config = run.config
-    files = {name: short(digest) for name, digest in config.files_sha256.items()}
-    settings = config.settings | {"method_options": config.settings["method_options"] | files}
+    options = config.settings["method_options"]
+    files = {name: short(digest) for name, digest in config.files_sha256.items() if name in options}
+    settings = config.settings | {"method_options": options | files}
     settings |= {axis: label(settings[axis]) for axis in config.own_parts}
     for axis in config.own_parts.keys() & REGISTRIES.keys():
         part, key = config.own_parts[axis], f"{axis}_options"
@@ -63,9 +64,6 @@ def describe(run: Run, several: Collection[str] = ()) -> dict:
     del shared["count_scoring_run"]
     # What --amp came to on the run's device says what it computed; auto does not.
     del shared["amp"]
-    for key in TABLES:  # by its name: what labels and classes say is in the digest of the data
-        if key in shared:
-            shared[key] = Path(shared[key]).name
     if shared["cache"] == "uint8":  # what every data set has that is no folder of large images
         del shared["cache"]
     shared |= {key: getattr(config, key) for key in ("device", "precision", "processes")}

@@ -35,7 +35,8 @@ def main(arguments: Sequence[str]) -> int:
 
     def work() -> int:
         options = parser.parse_args(arguments)
-        table = pd.concat([gains(read_study(folder)) for folder in options.results_dirs])
+        parts = {str(folder): gains(read_study(folder)) for folder in options.results_dirs}
+        table = pd.concat(parts, names=["study"]).reset_index("study").reset_index(drop=True)
         if table.empty:
             folders = ", ".join(map(str, options.results_dirs))
             raise UsageError(
@@ -44,7 +45,8 @@ def main(arguments: Sequence[str]) -> int:
             )
         save(plot_gains(table), options.out)
         table.round(4).to_csv(f"{options.out}.csv", index=False)
-        print(f"{len(table)} gains in {table['setup'].nunique()} setups: {options.out}.png")
+        setups = table[["study", "setup"]].drop_duplicates()  # one name may be in two studies
+        print(f"{len(table)} gains in {len(setups)} setups: {options.out}.png")
         return 0
 
     return exit_status_of("python -m plots gains", work)

@@ -17,10 +17,9 @@ from engine.flags import Parser
 from engine.packs import PACK_FILES, RUNS, Record, open_pack, write_pack
 from engine.run_folder import SETTINGS_FILE
 from engine.runs import StoredRun
-from engine.status import LOCK, folders_of_runs, take_lock
+from engine.status import ENDED, LOCK, folders_of_runs, take_lock
 from errors import UsageError, exit_status_of, say
 
-ENDED = ("finished", "diverged")
 #: Files of a run that a pack makes superfluous. Of these it does not hold the log and the lock.
 PACKED = {
     SETTINGS_FILE,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -212,7 +213,11 @@ def write(results: Path, out: Path) -> Path:
 def state_of(results: Path) -> int:
     """A number that changes when runs do."""
     files = [*results.rglob("status"), *results.rglob("runs.csv"), *results.rglob("curve.csv")]
-    return hash(tuple(sorted((str(path), path.stat().st_mtime_ns) for path in files)))
+    times = []
+    for path in files:
+        with suppress(FileNotFoundError):  # it went meanwhile
+            times.append((str(path), path.stat().st_mtime_ns))
+    return hash(tuple(sorted(times)))
 
 
 def main(arguments: list[str]) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,8 @@ def read(folder: Path) -> pd.DataFrame:
     missing = [name for name in COLUMNS if name not in table]
     if missing or table.empty:
         raise UsageError(f"{folder / FILE}: no column {', '.join(missing) or 'with a row'}")
+    if REFERENCE not in set(table["trainer"]):
+        raise UsageError(f"{folder / FILE}: no cases of the trainer {REFERENCE}; make its runs too")
     table["dice"] *= 100
     place = ["study", "trainer", "fold", "case", "image"]
     whole = table.groupby(place, sort=False, as_index=False)["dice"].mean()
@@ -160,7 +163,7 @@ def plot(table: pd.DataFrame) -> Figure:
     """A row per study and kind of image: the cases' Dice in order, and the paired differences."""
     parts = [(key, wide) for key, wide in groups(table) if key[2] == "all"]
     figure, axes = new_figure(len(parts), 2, 2.2)
-    colours = dict(zip(table["trainer"].unique(), COLOURS))
+    colours = dict(zip(table["trainer"].unique(), cycle(COLOURS)))
     for (left, right), ((study, image, _), wide) in zip(axes, parts):
         names = [name for name in wide if name != REFERENCE]
         for name in wide:

@@ -82,6 +82,10 @@ COSTS: dict[str, Callable[[pd.DataFrame], str]] = {
     "choosing seconds": lambda runs: in_seconds(runs["selection_seconds"].mean()),
 }
 #: Shown where any run of the setup has them.
+EXPLAINED = {
+    "scoring seconds": "those of the runs behind a score file",
+    "choosing seconds": "those of choosing a core-set by it",
+}
 OF_CORE_SETS = {"scoring seconds": "scoring_seconds", "choosing seconds": "selection_seconds"}
 
 
@@ -149,10 +153,8 @@ def markdown_costs(study: Study) -> str:
                     numbers = cell.where("method_label", label).runs
                     row = [augmentation, label, f"{100 * budget:g}%", accuracy]
                     rows.append([*row, *(show(numbers) for show in costs.values())])
-        more = ""
-        if len(costs) == len(COSTS):
-            more = "; scoring seconds those of the runs behind a score file, choosing seconds those"
-            more += " of choosing a core-set by it"
+        shown = [f"{name} {text}" for name, text in EXPLAINED.items() if name in costs]
+        more = f"; {', '.join(shown)}" if shown else ""
         tables.append(
             f"{part.title}: what each accuracy cost, as means over seeds. Compute is the number of "
             "epochs of plain training that cost as much, where an image trained on costs "

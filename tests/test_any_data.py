@@ -15,6 +15,9 @@ import small_files
 from conftest import Completed
 from PIL import Image
 
+import sweep
+from data.loose import decode_parts
+from errors import UsageError
 from plots.__main__ import main as plots_main
 from plots.claims import main as claims_main
 from plots.study import read_study
@@ -98,6 +101,30 @@ def test_what_is_no_such_file_is_refused(
 ) -> None:
     medmnist(**changes)
     conftest.assert_refused(train_here("--dataset", "npz:small.npz", *SHORT), fragment)
+
+
+def test_other_files_of_numpy_are_refused(train_here: Callable[..., Completed]) -> None:
+    np.save("one.npy", pixels(4, 8, 8))
+    Path("empty.npz").write_bytes(b"")
+    np.savez("several.npz", a=labels(4))
+    Path("several.npz").rename("several.npy")
+    for name in ("one.npy", "empty.npz"):
+        refused = train_here("--dataset", f"npz:{name}", *SHORT)
+        conftest.assert_refused(refused, f"{name}: not an npz file", absent="results")
+    Path("empty.npz").rename("empty.npy")
+    for name in ("several.npy", "empty.npy"):
+        refused = train_here("--labels", name, *SHORT)
+        conftest.assert_refused(refused, f"{name}: cannot be read", absent="results")
+
+
+def test_an_image_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
+    files = [tmp_path / f"{number}.png" for number in range(3)]
+    for file in files:
+        Image.fromarray(pixels(32, 32, 3)).save(file)
+    files[1].write_bytes(files[1].read_bytes()[:1000])
+    part = [(Image.open(file), 0) for file in files]
+    with pytest.raises(UsageError, match=r"hf:x: image 1 cannot be decoded \(.*truncated"):
+        decode_parts([part], tmp_path, None, "hf:x")
 
 
 # --- torchvision ---
@@ -280,6 +307,25 @@ def test_some_of_the_classes(train_here: Callable[..., Completed]) -> None:
     for text, fragment in (("7\nx\n", "x: no class"), ("7\n7\n", "7: twice"), ("7", "1 classes")):
         Path("classes.txt").write_text(text)
         conftest.assert_refused(train_here("--classes", "classes.txt", "--overwrite"), fragment)
+    medmnist(test_labels=np.zeros(16, np.uint8))
+    Path("classes.txt").write_text("1\n2\n")
+    refused = train_here("--dataset", "npz:small.npz", "--classes", "classes.txt", *SHORT)
+    conftest.assert_refused(refused, "classes.txt: no test images of these classes")
+
+
+def test_a_file_of_labels_may_move_and_may_not_change(main_here) -> None:
+    """A sweep goes by what it says, not by where it lies."""
+    write_table("labels.csv", ["image", "label"], [[3, 4]])
+    words = ("--isolate", *SHORT, "--experiment-name", "run", "--labels")
+    assert main_here(sweep.main, *words, "labels.csv").returncode == 0
+    Path("elsewhere").mkdir()
+    Path("labels.csv").rename("elsewhere/labels.csv")
+    again = main_here(sweep.main, *words, "elsewhere/labels.csv")
+    assert again.returncode == 0, again.stderr
+    assert " 0 left to make" in again.stdout
+    write_table("elsewhere/labels.csv", ["image", "label"], [[3, 5]])
+    changed = main_here(sweep.main, *words, "elsewhere/labels.csv")
+    conftest.assert_refused(changed, "elsewhere/labels.csv has changed")
 
 
 # --- Groups ---

@@ -54,6 +54,12 @@ def test_batch_loss_scores_are_means_over_the_batches_of_an_image(name, alpha):
     np.testing.assert_allclose(method.losses, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["infobatch", "seta"])
+def test_a_weight_of_the_past_without_a_mean_is_refused(name):
+    with pytest.raises(OptionError, match="has no effect without `batch_loss_score`"):
+        METHODS[name](make_task(), batch_loss_alpha=0.5)
+
+
 def test_infobatch_keeps_images_without_a_batch_loss():
     method = METHODS["infobatch"](make_task(20, 2), infobatch_ratio=0.9, batch_loss_score=True)
     learn(method, range(1, 11), range(10))

@@ -385,3 +385,38 @@ def test_what_there_is_can_be_listed(
     }
     assert sum(examples[kind] in line for line in lines) == 1
     assert all(line.split(None, 1)[1:] for line in lines), "each says what it is"
+
+
+def test_what_is_on_by_default_can_be_turned_off(
+    own_file: Path, train_here: Callable[..., Completed], main_here: Callable[..., Completed]
+) -> None:
+    step = "        cycle_step: Annotated"
+    own_file.write_text(SOURCE.replace(step, f"        smooth: bool = True,\n{step}"))
+    method = ("--method", f"{own_file}:Cycle")
+    for name, words, smooth in (("on", (), True), ("off", ("--no-smooth",), False)):
+        assert train_here(*method, *words, *SHORT, "--experiment-name", name).returncode == 0
+        assert config_of(Path("results") / name)["settings"]["method_options"]["smooth"] is smooth
+        file = Path("results") / name / "run.toml"
+        again = ("--config", file, "--experiment-name", f"{name}-again")
+        assert train_here(*again).returncode == 0
+        settings = config_of(Path("results") / f"{name}-again")["settings"]
+        assert settings["method_options"]["smooth"] is smooth
+    Path("grid.toml").write_text(
+        f"[grid]\nmethod = ['SGD', '{own_file}:Cycle']\nsmooth = [true, false]\nepochs = 2\n"
+    )
+    outcome = main_here(sweep.main, "--isolate", "--grid", "grid.toml", "--dry-run")
+    assert outcome.returncode == 0, outcome.stderr
+    assert outcome.stdout.count("to make   results/digits_Cycle") == 2
+    assert outcome.stdout.count("to make   results/digits_SGD") == 1
+
+
+@pytest.mark.parametrize(
+    "body, fragment",
+    [("(root):\n    pass", "unexpected keyword argument"), ("(root, **_):\n    1 / 0", "division")],
+)
+def test_a_function_for_data_that_fails_is_one_line(
+    body: str, fragment: str, own_file: Path, train_here: Callable[..., Completed]
+) -> None:
+    own_file.write_text(f"def load{body}\n")
+    refused = train_here("--dataset", f"{own_file}:load", *SHORT)
+    assert_refused(refused, f"--dataset {own_file}:load", fragment, absent="results")

@@ -92,6 +92,15 @@ def test_watching_notices_that_a_run_went_on(make_run: Callable[..., Path]) -> N
     assert WATCH_SECONDS > 0
 
 
+def test_a_damaged_table_is_told_in_one_line(make_run, main_here) -> None:
+    make_run("one", "--epochs", 1, "--model", "resnet10-w8", "--device", "cpu")
+    Path("results/one/per_class.csv").write_text("class,class\n")
+    outcome = main_here(plots_main, "report", "results")
+    assert outcome.returncode == 2
+    (line,) = outcome.stderr.splitlines()
+    assert "per_class.csv" in line
+
+
 def test_a_folder_without_runs_is_told(main_here: Callable[..., Completed]) -> None:
     for folder in (".", "nowhere"):
         outcome = main_here(plots_main, "report", folder)
@@ -114,9 +123,17 @@ def browser() -> Iterator[Any]:
         opened.close()
 
 
+@pytest.fixture(scope="session")
+def one_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a committed study of two data sets."""
+    out = tmp_path_factory.mktemp("report") / "report.html"
+    assert plots_main(["report", str(ROOT / "results/cpu"), "--out", str(out)]) == 0
+    return out
+
+
 @pytest.fixture(params=["desktop", "narrow"])
-def shown(browser: Any, committed: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """The page of the committed studies, at whose end nothing was asked for or complained of."""
+def shown(browser: Any, one_study: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """That page, at whose end nothing was asked for or complained of."""
     width, height = (1440, 900) if request.param == "desktop" else (390, 844)
     tab = browser.new_page(viewport={"width": width, "height": height})
     said: list[str] = []
@@ -124,11 +141,11 @@ def shown(browser: Any, committed: Path, request: pytest.FixtureRequest) -> Iter
     tab.on("console", lambda message: said.append(message.text))
     tab.on("pageerror", lambda error: said.append(str(error)))
     tab.on("request", lambda request: asked.append(request.url))
-    tab.goto(committed.as_uri())
+    tab.goto(one_study.as_uri())
     tab.wait_for_selector("#board tbody tr")
     yield tab
     assert said == []
-    assert asked == [committed.as_uri()]
+    assert asked == [one_study.as_uri()]
     tab.close()
 
 

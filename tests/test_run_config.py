@@ -8,10 +8,13 @@ import threading
 from pathlib import Path
 
 import pytest
+import torch
 
-from engine import RunConfig, run
+from data import Dataset
+from engine import RunConfig, build, run
 from engine.config import SETTINGS, consequential, settings_with
 from engine.flags import build_parser, parse
+from engine.machine import set_up_torch
 from errors import UsageError, as_flags
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -119,3 +122,33 @@ def test_settings_say_what_they_decide() -> None:
 
 def test_settings_in_texts_become_flags() -> None:
     assert as_flags("`batch_size` 3: add `resume=False`") == "--batch-size 3: add --no-resume"
+
+
+def test_what_a_run_sets_for_its_process_ends_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = torch.get_num_threads()
+    other = RunConfig(deterministic=True, num_threads=threads + 1).resolved()[0]
+    device = torch.device("cpu")
+    set_up_torch(other, device)
+    assert torch.get_num_threads() == threads + 1
+    assert torch.are_deterministic_algorithms_enabled()
+    set_up_torch(RunConfig().resolved()[0], device)
+    assert torch.get_num_threads() == threads
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_data_too_large_to_keep_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    loads = []
+
+    def load(settings: RunConfig) -> Dataset:
+        loads.append(settings.seed)
+        return load_source(settings)
+
+    load_source = build.load_source
+    monkeypatch.setattr(build, "load_source", load)
+    monkeypatch.setattr(build, "memory", lambda device: 1000)
+    monkeypatch.setattr(build, "KEPT", {})
+    monkeypatch.setattr(build, "TOO_LARGE", set())
+    for seed in (1, 2, 3):
+        build.keep_dataset(RunConfig(seed=seed).resolved()[0])
+    assert loads == [1]
+    assert build.KEPT == {}

@@ -25,6 +25,7 @@ from test_methods import (
 )
 from torch import nn
 
+import sweep
 from budgetbench import el2n, grand, k_center
 from data import DATASETS
 from engine.models import create_model
@@ -351,6 +352,46 @@ def test_a_score_is_the_mean_over_runs(trained, scores_here) -> None:
     scored = np.isfinite(file.values["el2n"]).sum()
     assert lines[1] == f"el2n: recorded while training; {scored} of 1442 images have a score"
     assert [source["settings"]["seed"] for source in file.sources] == [1, 2, 3]
+
+
+def test_only_the_run_that_gives_features_pays_for_them(trained, scores_here) -> None:
+    words = ("--record", "el2n")
+    folders = [trained(f"run{seed}", *words, "--seed", seed) for seed in (1, 2)]
+    costs = []
+    for more in ((), ("--features",)):
+        outcome = scores_here(*folders, "--score", "el2n", *more, "--out", "out.npz")
+        assert outcome.returncode == 0, outcome.stderr
+        costs.append([source["cost"] for source in ScoreFile.read("out.npz").sources])
+    assert np.subtract(*reversed(costs)).tolist() == [1442, 0]
+
+
+def test_a_sweep_notices_that_scores_have_changed(trained, scores_here, main_here) -> None:
+    run = trained("run")
+    words = [
+        "--isolate",
+        "--method",
+        "coreset",
+        "--coreset-file",
+        "out.npz",
+        "--budget",
+        "0.1",
+        "--epochs",
+        "1",
+    ]
+    for score, left in (("el2n", 1), ("grand", 0)):
+        made = scores_here(run, "--score", score, "--out", "out.npz", "--device", "cpu")
+        assert made.returncode == 0, made.stderr
+        outcome = main_here(sweep.main, *words)
+        assert (outcome.returncode == 0) == left
+    conftest.assert_refused(outcome, "out.npz has changed")
+
+
+def test_a_curve_without_costs_is_one_line(trained, scores_here) -> None:
+    run = trained("run")
+    curve = run / "curve.csv"
+    curve.write_text(curve.read_text().replace(",cost,", ",price,"))
+    refused = scores_here(run, "--score", "el2n", "--out", "out.npz", "--device", "cpu")
+    assert_refused(refused, "curve.csv: no number in column cost; make the run again")
 
 
 def test_what_scores_refuses(trained, scores_here, train_here) -> None:

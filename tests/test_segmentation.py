@@ -66,6 +66,11 @@ def test_verdicts(effect: float, verdict: str, tmp_path: Path) -> None:
     assert f"beta 10: {verdict}: " in line
 
 
+def test_without_the_reference_there_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no cases of the trainer default; make its runs too"):
+        segmentation.read(write(tmp_path, table_of({"beta 10": 0})))
+
+
 def test_intervals_cover_the_truth() -> None:
     """95% intervals of a difference of means miss it in no more than 12 of 100 samples.
 

@@ -361,12 +361,17 @@ def write_file(task: Task, path: str = "scores.npz", **given) -> str:
     return path
 
 
+def score_for(rule: str) -> dict[str, str]:
+    """A score, for rules that choose by one."""
+    return {"coreset_score": "el2n"} if SELECTION[rule].by_score else {}
+
+
 @pytest.mark.parametrize("name", SELECTION)
 @pytest.mark.parametrize("per_class", [False, True])
 def test_a_run_trains_on_what_is_chosen(name: str, per_class: bool) -> None:
     task = make_task(num_images=200, batch_size=10, budget=0.3)
-    options = dict(coreset_file=write_file(task), coreset_score="el2n", coreset_select=name)
-    method = Coreset(task, **options, coreset_per_class=per_class)
+    options = dict(coreset_file=write_file(task), coreset_select=name)
+    method = Coreset(task, **options, **score_for(name), coreset_per_class=per_class)
     subset = method.subset.tolist()
     assert len(set(subset)) == len(subset) == 60
     if per_class or name in ("craig", "facility-location", "grad-match"):
@@ -398,7 +403,7 @@ def test_weights_of_a_choice_multiply_losses(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["stratified", "beta", "grad-match"])
 def test_one_seed_one_core_set(name: str) -> None:
-    options = dict(coreset_score="el2n", coreset_select=name)
+    options = dict(coreset_select=name) | score_for(name)
     path = write_file(make_task(num_images=200))
     sets = [
         sorted(Coreset(make_task(num_images=200, seed=seed), coreset_file=path, **options).subset)
@@ -498,11 +503,13 @@ def test_a_list_has_the_images_of_a_run(
     rule: str, digits: Task, scores_here: Callable, monkeypatch: pytest.MonkeyPatch, train_here
 ) -> None:
     path = write_file(digits)
-    words = f"--coreset-score el2n --coreset-select {rule} --coreset-per-class".split()
+    words = ["--coreset-select", rule, "--coreset-per-class"]
+    words += [word for score in score_for(rule).values() for word in ("--coreset-score", score)]
     outcome = scores_here("export", path, "--budget", 0.2, "--seed", 3, *words)
     assert outcome.returncode == 0, outcome.stderr
     text, binary, *more = map(Path, outcome.stdout.split())
-    assert text.name == f"scores-{rule}-el2n-0.2-per-class-seed3.txt"
+    score = "-el2n" if score_for(rule) else ""
+    assert text.name == f"scores-{rule}{score}-0.2-per-class-seed3.txt"
     listed = [int(line) for line in text.read_text().splitlines()]
     assert listed == np.load(binary).tolist() == sorted(set(listed))
     assert len(listed) == int(0.2 * 1442)
@@ -518,7 +525,7 @@ def test_a_list_has_the_images_of_a_run(
     assert len(more) == (rule == "grad-match")
     for weights in more:
         np.testing.assert_array_equal(np.load(weights), methods[0].weights[listed])
-        assert weights.name == "scores-grad-match-el2n-0.2-per-class-seed3-weights.npy"
+        assert weights.name == "scores-grad-match-0.2-per-class-seed3-weights.npy"
 
 
 def test_every_choice_has_files_of_its_own(digits: Task, scores_here: Callable) -> None:
@@ -540,6 +547,10 @@ def test_what_export_refuses(digits: Task, scores_here: Callable) -> None:
     chosen = ("--coreset-score", "el2n", "--coreset-drop", 0.1)
     refused = ask(path, "--budget", 0.2, *chosen)
     assert_refused(refused, "--coreset-select stratified and d2, and top drops no image")
+    craig = ("--coreset-score", "el2n", "--coreset-select", "craig")
+    refused = ask(path, "--budget", 0.2, *craig)
+    assert_refused(refused, "--coreset-score: has no effect with --coreset-select craig")
+    assert ask(path, "--budget", "20%", "--coreset-score", "el2n").returncode == 0
     old = write_file(digits, "old.npz", labels=None)
     assert_refused(ask(old, "--budget", 0.2), "old.npz: of an older version, without labels")
 

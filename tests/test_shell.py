@@ -15,7 +15,9 @@ from conftest import Completed
 
 import sweep
 from engine.config import RunConfig
+from engine.flags import parse
 from engine.settings_file import toml_of
+from errors import UsageError
 from plots.__main__ import main as plots_main
 
 SHORT = ("--epochs", 2, "--batch-size", 64, "--model", "resnet10-w8", "--device", "cpu")
@@ -71,6 +73,23 @@ def test_settings_of_every_kind_survive_the_file(tmp_path: Path) -> None:
     file.write_text(toml_of(settings))
     assert parse(["--config", str(file)])[0] == settings
     assert len(toml_of(RunConfig().resolved()[0]).splitlines()) == 4
+
+
+def test_a_file_repeats_a_step_schedule_without_steps(tmp_path: Path) -> None:
+    settings = parse(["--scheduler-type", "step", "--epochs", "8"])[0]
+    assert settings.milestones == []
+    file = tmp_path / "run.toml"
+    file.write_text(toml_of(settings))
+    again = parse(["--config", str(file)])[0]
+    assert (again.schedule, again.milestones) == ("step", [])
+
+
+def test_percentages_are_decimal_numbers() -> None:
+    for tenths in range(1, 1000):
+        text = f"{tenths / 10:.1f}"
+        assert parse(["--budget", f"{text}%"])[0].budget == tenths / 1000
+    with pytest.raises(UsageError, match="'x%' is not a number"):
+        parse(["--budget", "x%"])
 
 
 @pytest.mark.parametrize(

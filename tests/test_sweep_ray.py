@@ -64,7 +64,7 @@ def start(cluster, tmp_path: Path) -> subprocess.Popen:
 
 def under_way(tmp_path: Path) -> list[Path]:
     """The folders on nodes of the runs that are being made there."""
-    return list(filter(is_locked, (tmp_path / "nodes").glob("sweep-*/run/run.lock")))
+    return list(filter(is_locked, (tmp_path / "nodes").glob("sweep-*/*/run.lock")))
 
 
 def is_locked(path: Path) -> bool:
@@ -115,10 +115,22 @@ def test_a_sweep_survives_the_loss_of_a_node_and_being_stopped(cluster, tmp_path
     assert [{path.name for path in folder.iterdir()} for folder in folders] == [names] * 4
     configs = [json.loads((folder / "config.json").read_text()) for folder in folders]
     assert [config["versions"]["commit"] for config in configs] == [commit()] * 4
+    assert [config["settings"]["results_dir"] for config in configs] == ["results"] * 4
+    names = [config["settings"]["experiment_name"] for config in configs]
+    assert names == [folder.name for folder in folders]
+    assert all("--results-dir results" in config["command"] for config in configs)
     logs = [(folder / "log.txt").read_text() for folder in folders]
     assert [log.count("accuracy after the last epoch") for log in logs] == [1] * 4
     assert [log.count("epoch 40/40") for log in logs] == [1] * 4
     assert sum("resuming after step" in log for log in logs) >= 1
+
+
+def test_folders_of_trackers_stay_where_they_are(tmp_path: Path) -> None:
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "curve.csv").write_bytes(b"epoch")
+    from engine.sweep.remote import read_files  # which imports Ray
+
+    assert read_files(tmp_path, ["wandb", "curve.csv", "gone"]) == {"curve.csv": b"epoch"}
 
 
 def test_nodes_get_all_of_the_code() -> None:

@@ -80,6 +80,10 @@ def test_wandb_has_the_curve(
     curve = pd.read_csv(FOLDER / "curve.csv")
     for accuracy in curve["test_accuracy"]:
         assert repr(accuracy).encode() in content
+    first = (FOLDER / "wandb-run").read_text()
+    assert first.strip().encode() in content
+    assert train_here("--log", "wandb", *SHORT, "--overwrite").returncode == 0
+    assert (FOLDER / "wandb-run").read_text() != first, "another run, which begins anew there"
 
 
 def test_mlflow_has_the_curve_once_also_after_a_run_went_on(
@@ -94,19 +98,21 @@ def test_mlflow_has_the_curve_once_also_after_a_run_went_on(
     with monkeypatch.context() as patch:
         patch.setattr(RunLog, "report", stop_after_two)
         assert train_here("--log", "mlflow", *SHORT).returncode == 130
+    client = MlflowClient(place)
+    (run,) = client.search_runs([client.get_experiment_by_name("budgetbench").experiment_id])
+    assert run.info.status == "KILLED"
+    (FOLDER / "checkpoint.pt").unlink()  # so that rows which are shown already are made again
     outcome = train_here("--log", "mlflow", *SHORT)
     assert outcome.returncode == 0, outcome.stderr
     assert "left out" not in outcome.stderr
-    client = MlflowClient(place)
     experiment = client.get_experiment_by_name("budgetbench")
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.status == "FINISHED"
     assert run.data.params["batch_size"] == "32"
     curve = pd.read_csv(FOLDER / "curve.csv")
-    found = {
-        metric.step: metric.value for metric in client.get_metric_history(run.info.run_id, "cost")
-    }
-    assert found == dict(zip(curve["step"], curve["cost"]))
+    history = client.get_metric_history(run.info.run_id, "cost")
+    found = [(metric.step, metric.value) for metric in history]
+    assert sorted(found) == list(zip(curve["step"], curve["cost"]))
 
 
 @pytest.mark.parametrize("name", PACKAGES)

@@ -117,6 +117,14 @@ def test_a_dry_run_lists_the_trials_then_what_is_chosen(sweep_here, stand_in) ->
     assert [row["method"] for row in choices()] == ["SGD", "dro"]
 
 
+def test_a_trial_of_unknown_status_chooses_nothing(sweep_here, stand_in) -> None:
+    grid = ("--tune", "lr=0.1,1", *GRID)
+    assert sweep_here(*grid).returncode == 0
+    for status in Path("results/tuning").glob("*/status"):
+        status.write_text("?")
+    assert "wait for unfinished trials" in sweep_here(*grid, "--dry-run").stdout
+
+
 def test_as_many_trials_for_each_method(sweep_here) -> None:
     grid = ("--tune", "lr=0.1,1", "--tune", "dro-beta=1,5,10", *GRID, "--dry-run")
     outcome = sweep_here(*grid)

@@ -51,7 +51,7 @@ def add_boards(runs: Iterable[Run]) -> None:
                 "again"
             ) from None
         board.restart(rows)
-        board.close()
+        board.close("finished")
         made += 1
     if made:
         print(f"TensorBoard files made from the curves of {made} finished runs", flush=True)

@@ -12,7 +12,7 @@ from .. import own
 from ..config import REGISTRIES
 from ..flags import build_parser, flag_of, note_own_parts, unknown_flag
 from ..published import canonical
-from ..settings_file import read_toml, words_of_value
+from ..settings_file import off, read_toml, words_of_value
 from . import options
 
 Words = tuple[str, ...]  # a part of a command line of train.py
@@ -107,7 +107,8 @@ def owners_of_flags() -> dict[str, set[str]]:
         known = {name for declared in registry.values() for name in declared}
         for part, declared in own.options(axis).items():
             for name in declared.keys() - known:
-                owners.setdefault(flag_of(name), set()).add(part)
+                for flag in (flag_of(name), flag_of(f"no_{name}")):
+                    owners.setdefault(flag, set()).add(part)
     return owners
 
 
@@ -127,5 +128,5 @@ def check_flags(flags: Iterable[str]) -> None:
             raise UsageError(f"{flag}: {NOT_FOR_SWEEPS[flag]}")
         if flag in own:
             raise UsageError(f"{flag}: not of train.py; give it on the command line")
-        if flag not in known:
+        if flag not in known and off(flag) not in known:
             raise unknown_flag(known + own, flag)

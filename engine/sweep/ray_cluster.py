@@ -28,7 +28,8 @@ MAX_RUNNING = 256  # runs at once; each keeps a file open here, its folder's loc
 SPARE = 4  # slots asked for at once beyond those there are
 LOSSES = 5  # lost nodes after which a run counts as failed: it may be what brings them down
 POST_EVERY = 300.0  # seconds between a run's checkpoints that are brought here, of many megabytes
-UNFINISHED = (CHECKPOINT, "config.json", "curve.csv", LOG)  # what a run resumes from
+#: What a run resumes from, and its trackers.
+UNFINISHED = (CHECKPOINT, "config.json", "curve.csv", LOG, "wandb-run", "mlflow-run")
 
 
 @dataclass

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import ray
 
 # Without PyTorch, which the processes of the runs import.
+from ..run_folder import SETTINGS_FILE
+from ..status import LOCK
 from .process import LOG, end_in_words, start_train
 from .warm import Settings, WarmRun, WarmServer
 
@@ -73,7 +77,7 @@ class Slot:
 
         Args:
             number: of the run, for the queue.
-            words: the flags of train.py, but for where the results go.
+            words: the flags of train.py, the results folder's left out or to be replaced.
             settings: what these flags give.
             threads: of the processor.
             files: what an interrupted run has left.
@@ -85,11 +89,11 @@ class Slot:
             The exit status, that in words, and all files of the run's folder.
         """
         with tempfile.TemporaryDirectory(prefix="sweep-") as scratch:
-            folder = Path(scratch) / "run"
-            folder.mkdir()
+            folder = Path(scratch) / settings["experiment_name"]
+            folder.mkdir(parents=True)
             for name, content in files.items():
                 (folder / name).write_bytes(content)
-            words = [*words, "--results-dir", scratch, "--experiment-name", folder.name]
+            words = [*words, "--results-dir", scratch]
             process: subprocess.Popen[bytes] | WarmRun
             if self.server:
                 process = self.server.start(words, settings, threads, folder / LOG)
@@ -107,8 +111,16 @@ class Slot:
             finally:
                 process.kill()
             code = process.wait()
-            names = [path.name for path in folder.iterdir() if path.name != "run.lock"]
-            return code, end_in_words(code), read_files(folder, names)
+            names = [path.name for path in folder.iterdir() if path.name != LOCK]
+            left = with_folder(read_files(folder, names), scratch, settings["results_dir"])
+            return code, end_in_words(code), left
+
+
+def with_folder(files: Files, scratch: str, results_dir: str) -> Files:
+    """Let a run's settings and command name the results folder, not the one that is gone soon."""
+    here, there = (json.dumps(folder)[1:-1].encode() for folder in (scratch, results_dir))
+    named = files.keys() & {"config.json", SETTINGS_FILE}
+    return files | {name: files[name].replace(here, there) for name in named}
 
 
 def post(queue: ray.actor.ActorHandle, number: int, files: Files | None) -> bool:
@@ -119,4 +131,9 @@ def post(queue: ray.actor.ActorHandle, number: int, files: Files | None) -> bool
 
 
 def read_files(folder: Path, names: Sequence[str]) -> Files:
-    return {name: (folder / name).read_bytes() for name in names if (folder / name).exists()}
+    """Return the files with some names that there are; trackers may have folders of their own."""
+    files = {}
+    for name in names:
+        with suppress(FileNotFoundError, IsADirectoryError):  # a checkpoint may just be replaced
+            files[name] = (folder / name).read_bytes()
+    return files

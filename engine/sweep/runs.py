@@ -12,14 +12,14 @@ from typing import Any
 from errors import UsageError
 
 from .. import own
-from ..config import IN_DEFAULT_NAME, consequential, differences, settings_with
+from ..config import IN_DEFAULT_NAME, TABLES, consequential, differences, settings_with
 from ..config_file import BadRun
 from ..flags import parse
 from ..options import require_options, values_before
 from ..registries import METHODS, own_parts
 from ..run_folder import RunFolder
 from ..runs import StoredRun, find_run
-from ..status import holder
+from ..status import ENDED, holder
 from .grid import Words
 
 
@@ -144,7 +144,7 @@ def text_of(value: object) -> str:
 
 def check_ended(run: Run) -> None:
     """Refuse a folder whose run has ended if it is not this run."""
-    if run.status() not in ("finished", "diverged"):
+    if run.status() not in ENDED:
         return  # train.py looks at checkpoints itself
     different = other_settings(run)
     if different:
@@ -167,4 +167,30 @@ def other_settings(run: Run) -> list[str]:
         for axis, part in own_parts(run.settings).items()
         if theirs.get(axis, part["sha256"]) != part["sha256"]
     ]
+    ours = run.settings | run.settings["method_options"]
+    changed += [
+        f"{ours[name]} has changed"
+        for name, sha256 in config.files_sha256.items()
+        if ours.get(name) and digest_of_file(name, ours[name]) not in (None, sha256)
+    ]
     return [*differences(consequential(config.settings), consequential(run.settings)), *changed]
+
+
+def digest_of_file(setting: str, name: str) -> str | None:
+    """Return the digest that config.json has of a file; None where the file has gone."""
+    path = Path(name)
+    if not path.is_file():
+        return None
+    if setting in TABLES:
+        return own.digest_of(path)
+    return digest_of_scores(path, path.stat().st_mtime_ns)
+
+
+@functools.cache
+def digest_of_scores(path: Path, _modified: int) -> str | None:
+    from methods.scores import ScoreFile  # which imports PyTorch
+
+    try:
+        return ScoreFile.read(path).sha256
+    except ValueError:
+        return "damaged"

@@ -11,6 +11,7 @@ from typing import TypeVar
 from errors import Interrupted, UsageError, as_flags, say
 
 from ..signals import Signals
+from ..status import ENDED
 from ..values import in_words
 from .estimate import Estimator
 from .finished import add_boards, lacks_scores
@@ -106,7 +107,7 @@ def make_runs(
         may_diverge: a run that diverges is no failure.
     """
     estimator = Estimator({Path(run.settings["results_dir"]) for run in runs})
-    left = [run for run in runs if run.status() not in ("finished", "diverged")]
+    left = [run for run in runs if run.status() not in ENDED]
     without_scores = [run for run in runs if lacks_scores(run)]
     if not options.dry_run:
         if options.ray is None and left:

@@ -22,7 +22,8 @@ from errors import UsageError
 
 from ..config import settings_with, tunable_settings
 from ..flags import build_parser, flag_of, parse, unknown_flag
-from ..run_folder import ENDED, TUNING, write_whole
+from ..run_folder import TUNING, write_whole
+from ..status import ENDED
 from .estimate import DAMAGES
 from .grid import Grid, Words, expand, grid_of_words
 from .runs import Run, each_once, flatten, read_run

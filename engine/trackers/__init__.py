@@ -28,7 +28,8 @@ class Tracker(Protocol):
     def add(self, row: Mapping[str, Any]) -> None:
         """Show a row of the curve, at its optimizer step."""
 
-    def close(self) -> None: ...
+    def close(self, status: str | None) -> None:
+        """End, with the status of the run."""
 
 
 class Trackers:
@@ -60,9 +61,9 @@ class Trackers:
         for name, tracker in list(self.open.items()):
             self.attempt(name, partial(tracker.add, row))
 
-    def close(self) -> None:
+    def close(self, status: str | None) -> None:
         for name, tracker in list(self.open.items()):
-            self.attempt(name, tracker.close)
+            self.attempt(name, partial(tracker.close, status))
 
     def attempt(self, name: str, work: Callable[[], None]) -> None:
         try:

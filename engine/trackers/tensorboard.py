@@ -36,7 +36,7 @@ class Board:
             self.writer.add_scalar(name, row[name], row["step"])
         self.writer.flush()
 
-    def close(self) -> None:
+    def close(self, status: str | None) -> None:
         if self.writer:
             self.writer.close()
 
