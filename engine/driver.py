@@ -92,24 +92,13 @@ def run_main(settings: RunConfig, device: torch.device, world: World) -> None:
             folder.write_curve(rows)
             if ":" in settings.dataset or DATASETS[settings.dataset].resizes:  # else it is known
                 print(f"{settings.dataset}: {in_numbers(dataset)}", flush=True)
-            recording: Any = trainer.method
             if settings.record:
+                recording: Any = trainer.method
                 print(f"record: {recording.num_bytes / 1e6:,.1f} MB of notes in memory", flush=True)
             log = RunLog(settings, trainer, signals, folder, rows)
             with log.bar:
                 train(trainer, log, settings.eval_every)
-            buffer = io.BytesIO()
-            torch.save(trainer.model.state_dict(), buffer)
-            folder.write(MODEL_FILE, buffer.getbuffer())
-            if settings.record:
-                paid = trainer.method.scoring_cost
-                cost = None if paid is None else rows[-1]["cost"] + paid
-                settled = identity(settings, trainer)
-                seconds = training_seconds(rows[-1])
-                source = dict(code=__version__, settings=settled, cost=cost, seconds=seconds)
-                folder.write(SCORES_FILE, recording.file(source).to_bytes())
-            folder.write_per_class(trainer.per_class())
-            folder.write_per_group(trainer.per_group())
+            leave_results(folder, settings, trainer, rows[-1])
             folder.write_config(config | {"method_summary": trainer.method.summary()})
         checkpoint.remove(folder)
     best = max(rows, key=lambda row: row.get("test_accuracy", 0.0))
@@ -119,6 +108,27 @@ def run_main(settings: RunConfig, device: torch.device, world: World) -> None:
         f"{cost_line(rows[-1], trainer.task.num_images)}\n"
         f"curve: {folder.path / 'curve.csv'}"
     )
+
+
+def leave_results(
+    folder: RunFolder, settings: RunConfig, trainer: Trainer, row: Mapping[str, Any]
+) -> None:
+    """Write the network, the scores recorded and the tables; `row` is the curve's last."""
+    buffer = io.BytesIO()
+    torch.save(trainer.model.state_dict(), buffer)
+    folder.write(MODEL_FILE, buffer.getbuffer())
+    if settings.record:
+        recording: Any = trainer.method
+        paid = recording.scoring_cost
+        source = dict(
+            code=__version__,
+            settings=identity(settings, trainer),
+            cost=None if paid is None else row["cost"] + paid,
+            seconds=training_seconds(row),
+        )
+        folder.write(SCORES_FILE, recording.file(source).to_bytes())
+    folder.write_per_class(trainer.per_class())
+    folder.write_per_group(trainer.per_group())
 
 
 def in_numbers(dataset: Dataset) -> str:

@@ -26,7 +26,9 @@ def train(trainer: Trainer, log: Log, eval_every: int = 1, steps: int | None = N
     while not trainer.finished and trainer.step != last:
         epoch, uniform = trainer.epoch, trainer.starts_uniformly
 
-        batch = None  # A method may turn candidates down, so that one step takes several draws.
+        # A method may turn candidates down, so that one step takes several draws. Under a budget of
+        # compute these may overdraw what is left, by a pass over the data at most.
+        batch = None
         while batch is None:
             if loader.exhausted:
                 loader.refill(trainer.draw())

@@ -9,6 +9,7 @@ the method's.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections import Counter
@@ -257,14 +258,22 @@ def label_tuned(table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     return table, []
 
 
-def label_of(name: str, declared: Mapping, unnamed: Sequence[str], options: Mapping) -> str:
+@functools.cache
+def shared_options() -> frozenset[str]:
+    """Names of options that many methods have."""
+    return frozenset(options_of(Selecting))
+
+
+def label_of(
+    name: str, declared: Mapping[str, Option], unnamed: Sequence[str], options: Mapping
+) -> str:
     """A method or augmentation with those of its options that are not as by default."""
     named = {
         key: value
         for key, value in options.items()
-        if key not in unnamed and (key not in declared or value != declared[key][1])
+        if key not in unnamed and (key not in declared or value != declared[key].default)
     }
-    families = {key.partition("_")[0] for key in options if key not in options_of(Selecting)}
+    families = {key.partition("_")[0] for key in options if key not in shared_options()}
     prefix = f"{families.pop() if len(families) == 1 else name}_"  # such as dro_
     words = [key.removeprefix(prefix).replace("_", " ") + in_words(named[key]) for key in named]
     return f"{name} ({', '.join(words)})" if words else name
