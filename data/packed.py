@@ -33,7 +33,7 @@ SAMPLE = 2000  # images, evenly spaced, of which the mean and std are taken
 SHORTER = 256 / 224  # shorter side of an image in evaluation, in sides of its centre crop
 
 
-class Pack(NamedTuple):
+class ImagePack(NamedTuple):
     """An open pack of n files."""
 
     path: Path
@@ -64,7 +64,7 @@ class PackedRows(Rows):
         side: height and width of the crops.
     """
 
-    def __init__(self, pack: Pack, index: np.ndarray, side: int):
+    def __init__(self, pack: ImagePack, index: np.ndarray, side: int):
         self.pack, self.index, self.side = pack, index, side
 
     def __getitem__(self, chosen: np.ndarray | slice) -> PackedRows:
@@ -150,7 +150,7 @@ def read_jpeg(content: bytes, mode: str, size: tuple[int, int], scale: int) -> I
     return Image.frombytes(mode, (width, height), content, "jpeg", mode, "", scale, 0)
 
 
-def packed(root: Path, name: str, files: Sequence[Path]) -> Pack:
+def packed(root: Path, name: str, files: Sequence[Path]) -> ImagePack:
     """Return the pack of some files, from `root`/cache where it is already.
 
     Like the caches of decoded images it belongs to the names, sizes and times of the files, is
@@ -161,15 +161,15 @@ def packed(root: Path, name: str, files: Sequence[Path]) -> Pack:
         UsageError: naming a file that is not an image, or the folder that cannot be written to.
     """
     path = root / "cache" / f"{name}-{fingerprint(root, list(files))}.pack"
-    pack = open_pack(path)
+    pack = open_images(path)
     if pack:
         return pack
     try:
         with locked(root, name):
-            pack = open_pack(path)  # another run may have made it meanwhile
+            pack = open_images(path)  # another run may have made it meanwhile
             if not pack:
-                write_pack(path, name, root, files)
-                pack = open_pack(path)
+                write_images(path, name, root, files)
+                pack = open_images(path)
     except OSError as error:
         raise UsageError(f"{path.parent}: cannot write a pack there ({error.strerror})") from error
     if not pack:
@@ -177,7 +177,7 @@ def packed(root: Path, name: str, files: Sequence[Path]) -> Pack:
     return pack
 
 
-def write_pack(path: Path, name: str, root: Path, files: Sequence[Path]) -> None:
+def write_images(path: Path, name: str, root: Path, files: Sequence[Path]) -> None:
     """Write a pack of files aside and put it in place; earlier ones of that name go."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for leftover in [*path.parent.glob(f".{name}-*.pack"), *path.parent.glob(f"{name}-*.pack")]:
@@ -216,7 +216,7 @@ def write_pack(path: Path, name: str, root: Path, files: Sequence[Path]) -> None
         aside.unlink(missing_ok=True)
 
 
-def open_pack(path: Path) -> Pack | None:
+def open_images(path: Path) -> ImagePack | None:
     """Open a pack; None if it is missing or its index is damaged."""
     try:
         file = os.open(path, os.O_RDONLY)
@@ -233,7 +233,7 @@ def open_pack(path: Path) -> Pack | None:
         if zlib.crc32(content) != checksum:
             raise ValueError("damaged")
         with np.load(io.BytesIO(content)) as index:
-            return Pack(
+            return ImagePack(
                 path,
                 file,
                 index["offsets"],

@@ -58,7 +58,7 @@ def load(
         except ValueError as error:
             faults.append(f"{path}: {error}")
             continue
-        check_settings(path, content["settings"], settings)
+        refuse_other_settings(path, content["settings"], settings)
         try:
             take(content["state"])
         except Exception as error:  # wrong content leads to errors of many kinds
@@ -123,7 +123,7 @@ def fits(theirs: Tensor, ours: Tensor) -> bool:
     return theirs.ndim == ours.ndim and (not ours.numel() or theirs.shape == ours.shape)
 
 
-def check_settings(path: Path, theirs: Mapping, ours: Mapping) -> None:
+def refuse_other_settings(path: Path, theirs: Mapping, ours: Mapping) -> None:
     """Refuse a checkpoint of another run, naming the settings that differ."""
     different = [
         f"{name} was {theirs.get(name)}, is {ours.get(name)}"

@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 
 from augmentations.geometry import random_resized_boxes
 from data import DATASETS, PackedRows
-from data.packed import MODES, SCALES, SHORTER, open_pack, packed, read_jpeg
+from data.packed import MODES, SCALES, SHORTER, open_images, packed, read_jpeg
 from engine.images import PackedImages
 from errors import Failed, UsageError
 
@@ -192,7 +192,7 @@ def test_a_pack_whose_index_is_damaged_is_made_anew(place: int | str, folder: Pa
     else:
         content[place] ^= 255
     pack.write_bytes(content)
-    assert open_pack(pack) is None
+    assert open_images(pack) is None
     np.testing.assert_array_equal(np.asarray(load(folder)), expected)
 
 

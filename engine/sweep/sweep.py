@@ -14,7 +14,7 @@ from ..signals import Signals
 from ..status import ENDED
 from ..values import in_words
 from .estimate import Estimator
-from .finished import add_boards, lacks_scores
+from .additions import add_boards, lacks_scores
 from .grid import Grid, expand, grid_of_words, read_grids
 from .local import Local
 from .process import LOG
