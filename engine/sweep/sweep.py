@@ -13,8 +13,8 @@ from errors import Interrupted, UsageError, as_flags, say
 from ..signals import Signals
 from ..status import ENDED
 from ..values import in_words
-from .estimate import Estimator
 from .additions import add_boards, lacks_scores
+from .estimate import Estimator
 from .grid import Grid, expand, grid_of_words, read_grids
 from .local import Local
 from .process import LOG
