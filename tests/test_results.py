@@ -15,9 +15,19 @@ from plots.study import read_study, summarise, summarise_differences
 from plots.tables import latex, markdown, markdown_costs
 
 RESULTS = ROOT / "results"
-REPORTED = ("cpu", "lengths", "long", "priming", "regimes", "rivals", "robustness", "tuned")
+REPORTED = (
+    "by_heart",
+    "cpu",
+    "lengths",
+    "long",
+    "priming",
+    "regimes",
+    "rivals",
+    "robustness",
+    "tuned",
+)
 RUNS = dict(cpu=243, lengths=7, long=45, priming=9, rivals=216, robustness=33, scoring=2)
-RUNS |= dict(regimes=8, scores=3, tuned=36)
+RUNS |= dict(by_heart=33, regimes=8, scores=3, tuned=36)
 AUGMENTED = ("| standard ", "| mixup ", "| ricap ", "| randaugment ")  # how rows of tables begin
 
 
