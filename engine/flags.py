@@ -29,6 +29,11 @@ def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def off(flag: str) -> str:
+    """Return the flag that turns off what another, which there is not, would turn on."""
+    return f"--no-{flag.removeprefix('--')}"
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are `UsageError`s of one line."""
 
@@ -168,7 +173,7 @@ def add_settings(parser: Parser, title: str) -> None:
         )
         if kind is bool:
             switch = "store_false" if each.default else "store_true"
-            flag = as_flags(f"`{name}=False`" if each.default else f"`{name}`")
+            flag = off(flag_of(name)) if each.default else flag_of(name)
             group.add_argument(flag, action=switch, **common)
             continue
         convert = converter_of(name)
@@ -199,7 +204,7 @@ def add_options(parser: Parser, title: str, parts: Iterable[Mapping[str, Option]
         common: dict[str, Any] = dict(default=argparse.SUPPRESS, help=help_)
         if kind is bool and default is True:
             common |= dict(action="store_false", dest=name)
-            group.add_argument(flag_of(f"no_{name}"), **common)
+            group.add_argument(off(flag_of(name)), **common)
         elif kind is bool:
             group.add_argument(flag_of(name), action="store_true", **common)
         else:

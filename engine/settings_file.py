@@ -11,7 +11,7 @@ from typing import Any
 from errors import UsageError
 
 from .config import SETTINGS, RunConfig, default_name, kind_of
-from .flags import build_parser, note_own_parts
+from .flags import build_parser, note_own_parts, off
 from .published import canonical
 
 NOT_WRITTEN = ("overwrite", "resume")  # which would repeat what was done once
@@ -80,11 +80,6 @@ def words_of_value(flag: str, value: object) -> tuple[str, ...]:
         return (flag, *map(str, parts))
     except ValueError:  # Python writes no number of more than 4,300 digits
         raise UsageError(f"{flag}: a number of too many digits; give a smaller one") from None
-
-
-def off(flag: str) -> str:
-    """Return the flag that turns off what is on by default."""
-    return f"--no-{flag.removeprefix('--')}"
 
 
 def flag_of_key(key: str) -> str:

@@ -81,11 +81,11 @@ COSTS: dict[str, Callable[[pd.DataFrame], str]] = {
     "scoring seconds": lambda runs: in_seconds(runs["scoring_seconds"].mean()),
     "choosing seconds": lambda runs: in_seconds(runs["selection_seconds"].mean()),
 }
-#: Shown where any run of the setup has them.
 EXPLAINED = {
     "scoring seconds": "those of the runs behind a score file",
     "choosing seconds": "those of choosing a core-set by it",
 }
+#: Shown where any run of the setup has them.
 OF_CORE_SETS = {"scoring seconds": "scoring_seconds", "choosing seconds": "selection_seconds"}
 
 

@@ -124,7 +124,7 @@ def test_settings_in_texts_become_flags() -> None:
     assert as_flags("`batch_size` 3: add `resume=False`") == "--batch-size 3: add --no-resume"
 
 
-def test_what_a_run_sets_for_its_process_ends_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_run_sets_for_its_process_ends_with_it() -> None:
     threads = torch.get_num_threads()
     other = RunConfig(deterministic=True, num_threads=threads + 1).resolved()[0]
     device = torch.device("cpu")

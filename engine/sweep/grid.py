@@ -10,9 +10,9 @@ from errors import UsageError
 
 from .. import own
 from ..config import REGISTRIES
-from ..flags import build_parser, flag_of, note_own_parts, unknown_flag
+from ..flags import build_parser, flag_of, note_own_parts, off, unknown_flag
 from ..published import canonical
-from ..settings_file import off, read_toml, words_of_value
+from ..settings_file import read_toml, words_of_value
 from . import options
 
 Words = tuple[str, ...]  # a part of a command line of train.py
@@ -107,7 +107,7 @@ def owners_of_flags() -> dict[str, set[str]]:
         known = {name for declared in registry.values() for name in declared}
         for part, declared in own.options(axis).items():
             for name in declared.keys() - known:
-                for flag in (flag_of(name), flag_of(f"no_{name}")):
+                for flag in (flag_of(name), off(flag_of(name))):
                     owners.setdefault(flag, set()).add(part)
     return owners
 

@@ -179,7 +179,8 @@ def read_command_line(
     options, unknown = parser.parse_known_args(own)
     if unknown:
         raise unknown_flag(parser.known_flags(), unknown[0])
-    tuned_flags = [flag for flag, _ in options.tune or ()]
+    options.tune = options.tune or []
+    tuned_flags = [flag for flag, _ in options.tune]
     for flag in tuned_flags:
         if flag in flags or tuned_flags.count(flag) > 1:
             raise UsageError(f"--tune {flag[2:]}: {flag} is given twice; give it once")

@@ -99,21 +99,24 @@ class Slot:
                 process = self.server.start(words, settings, threads, folder / LOG)
             else:
                 process = start_train(words, threads, folder / LOG)
+
+            def files_now(names: Sequence[str]) -> Files:
+                return with_folder(read_files(folder, names), scratch, settings["results_dir"])
+
             try:
                 last = time.monotonic()
                 while process.poll() is None:
                     time.sleep(PAUSE)
                     message = None
                     if time.monotonic() > last + every and (folder / posted[0]).exists():
-                        message, last = read_files(folder, posted), time.monotonic()
+                        message, last = files_now(posted), time.monotonic()
                     if post(queue, number, message):
                         process.terminate()
             finally:
                 process.kill()
             code = process.wait()
             names = [path.name for path in folder.iterdir() if path.name != LOCK]
-            left = with_folder(read_files(folder, names), scratch, settings["results_dir"])
-            return code, end_in_words(code), left
+            return code, end_in_words(code), files_now(names)
 
 
 def with_folder(files: Files, scratch: str, results_dir: str) -> Files:

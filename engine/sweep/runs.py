@@ -168,26 +168,21 @@ def other_settings(run: Run) -> list[str]:
         if theirs.get(axis, part["sha256"]) != part["sha256"]
     ]
     ours = run.settings | run.settings["method_options"]
+    files = {name: Path(ours[name]) for name in config.files_sha256 if ours.get(name)}
     changed += [
-        f"{ours[name]} has changed"
-        for name, sha256 in config.files_sha256.items()
-        if ours.get(name) and digest_of_file(name, ours[name]) not in (None, sha256)
+        f"{path} has changed"
+        for name, path in files.items()
+        if path.is_file()
+        and digest_of_file(name, path, path.stat().st_mtime_ns) != config.files_sha256[name]
     ]
     return [*differences(consequential(config.settings), consequential(run.settings)), *changed]
 
 
-def digest_of_file(setting: str, name: str) -> str | None:
-    """Return the digest that config.json has of a file; None where the file has gone."""
-    path = Path(name)
-    if not path.is_file():
-        return None
+@functools.cache
+def digest_of_file(setting: str, path: Path, _modified: int) -> str | None:
+    """Return the digest that config.json has of a file that a setting or option names."""
     if setting in TABLES:
         return own.digest_of(path)
-    return digest_of_scores(path, path.stat().st_mtime_ns)
-
-
-@functools.cache
-def digest_of_scores(path: Path, _modified: int) -> str | None:
     from methods.scores import ScoreFile  # which imports PyTorch
 
     try:

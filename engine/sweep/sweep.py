@@ -57,7 +57,7 @@ def sweep_grids(options: argparse.Namespace, flags: Mapping[str, Sequence[str]])
 
 def tuned_sweep(options: argparse.Namespace, of_grids: list[Grid], server: WarmServer) -> int:
     """Make each cell's trials, then its runs with the values that did best; 0 or 1."""
-    cells, notes = list_cells(of_grids, dict(options.tune or ()), options.trials)
+    cells, notes = list_cells(of_grids, dict(options.tune), options.trials)
     say_notes(notes)
     ours = part_of_shard(cells, options)
     trials = [run for cell in ours for run in cell.trials]
