@@ -6,6 +6,8 @@ and keeps the same state; each sends its own part of a batch through the network
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 import threading
@@ -123,6 +125,9 @@ class World:
         if self.size == 1:
             yield
             return
+        # DistributedDataParallel imports it, and its functions would hold a group that is there.
+        import torch._dynamo  # noqa: F401
+
         try:
             store = self.meet()
             backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
@@ -143,6 +148,7 @@ class World:
                 "the last checkpoint"
             ) from error
         finally:
+            LEFT_GROUPS.append(dist.group.WORLD)
             dist.destroy_process_group()
 
     def meet(self) -> dist.Store:
@@ -178,6 +184,19 @@ class World:
 
 
 ALONE = World()
+LEFT_GROUPS: list[dist.ProcessGroup | None] = []
+
+
+@atexit.register
+def end_threads() -> None:
+    """End gloo's threads before Python does; with tensors still in their hands, it would abort.
+
+    They end with the last that holds their group. It must not be the network, which is collected
+    here: it would wait for them without letting go of the lock (GIL) that they may need.
+    """
+    if LEFT_GROUPS:
+        gc.collect()
+        LEFT_GROUPS.clear()
 
 
 def find_world() -> World:

@@ -109,6 +109,36 @@ def test_dropout_differs_between_processes_and_is_the_same_when_resumed(
         assert all(map(torch.equal, seen["dropped"][5:], seen["dropped_again"]))
 
 
+THREADS_AT_THE_END = """
+import atexit, os, sys
+from pathlib import Path
+
+def say():
+    threads = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+    os.write(1, f"threads: {threads}\\n".encode())
+
+atexit.register(say)  # before the program's own, so it is called after them
+sys.path.insert(0, os.getcwd())
+from engine.flags import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("lr, status", [(0.1, 0), (1000, 1)], ids=["finished", "diverged"])
+def test_no_thread_of_an_exchange_is_left_at_the_end(
+    lr: float, status: int, launch: Callable, tmp_path: Path
+) -> None:
+    """One that still holds a tensor as Python ends would abort the process, now and then."""
+    script = tmp_path / "train.py"
+    script.write_text(THREADS_AT_THE_END)
+    words = ["--epochs", "2", "--lr", lr, *PLAIN, "--results-dir", tmp_path]
+    process = launch(2, script, *words)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == status, errors
+    assert "threads: [" in output
+    assert "gloo" not in output
+
+
 def test_a_run_of_two_processes_leaves_one_curve(launch: Callable, tmp_path: Path) -> None:
     words = ["--epochs", "3", "--budget", "0.5", "--method", "selective-backprop", *PLAIN]
     process = launch(2, "train.py", *words, "--results-dir", tmp_path, "--experiment-name", "run")
