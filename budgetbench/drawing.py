@@ -17,7 +17,7 @@ def draw_without_replacement(
     overflows. Images of weight zero come after all others, in uniform order.
 
     Args:
-        weights: [N] non-negative floats, not necessarily normalised.
+        weights: [N] non-negative numbers, not necessarily normalised.
         k: how many to draw, at most N.
         rng: generator on the device of `weights`.
         ordered: whether the order matters, which costs a sort.
@@ -31,6 +31,8 @@ def draw_without_replacement(
     """
     # Unlike `torch.multinomial`, which takes at most 2**24 weights. Zeros become the smallest
     # number, whose logarithm is finite.
+    if weights.dtype not in (torch.float32, torch.float64):  # half precision has too few of them
+        weights = weights.float()
     tiny = torch.finfo(weights.dtype).tiny
     arrival = torch.empty_like(weights).exponential_(generator=rng)
     log_arrival = arrival.clamp_(min=tiny).log_().sub_(weights.clamp(min=tiny).log_())

@@ -92,7 +92,7 @@ class HardnessWeightedSampler(BatchSampler):
         """On a CPU, make the tree of the losses as they are and a generator for it."""
         self.tree: RaceTree | None = None
         if self.on_cpu:
-            seed = torch.randint(2**63 - 1, (), generator=self.rng)
+            seed = torch.randint(2**63 - 1, (), generator=self.rng, device=self.rng.device)
             # The fastest of NumPy's generators; its state is four numbers.
             self.tree_rng = np.random.Generator(np.random.SFC64(int(seed)))
             self.fill_tree()
@@ -150,11 +150,12 @@ class HardnessWeightedSampler(BatchSampler):
                 indices outside the data set.
         """
         index, losses = self.check(indices, losses)
+        number = len(index)
         if self.replacement:
             same = (index[:, None] == index).float()
             losses = same @ losses / same.sum(1)
         self.record(index, losses)
-        self.count_update()
+        self.count_update(number)
 
     def update_by_losses(self, indices: Tensor, losses: Tensor) -> None:
         """The same as `update`: every sampler has this name."""
@@ -215,7 +216,9 @@ class HardnessWeightedSampler(BatchSampler):
 
     def set_extra_state(self, state: dict) -> None:
         super().set_extra_state(state)
-        if self.tree is not None:
+        if self.tree is not None and "tree_rng" not in state:  # saved on another kind of device
+            self.build_tree()
+        elif self.tree is not None:
             self.fill_tree()
             whole = self.tree_rng.bit_generator.state
             whole["state"]["state"] = state["tree_rng"].numpy().view(np.uint64)

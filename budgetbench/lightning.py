@@ -52,6 +52,8 @@ class SamplerCallback(Callback):
                 "the training step has to return index [b] and losses [b] beside loss, in a dict"
             )
         self.sampler.update(outputs["index"], outputs["losses"])
+        if batch_idx + 1 == trainer.num_training_batches:  # which `limit_train_batches` may cut
+            self.sampler.end_pass()
 
     def state_dict(self) -> dict[str, Any]:
         return self.sampler.state_dict()

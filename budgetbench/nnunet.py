@@ -359,7 +359,7 @@ class FreshSubset(CaseSampling):
     subset = 0.5
 
     def make_sampler(self, cases, batch_size, generator):
-        size = int(self.subset * cases)
+        size = int(round(self.subset * cases, 9))  # 0.29 * 100 is a little less than 29
         if (
             size < batch_size
             or self.label_manager.has_regions

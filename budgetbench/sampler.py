@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -27,7 +29,8 @@ class Sampler(nn.Module):
     host they would take a copy of N numbers, and a wait for the device, each time.
 
     A sampler that is part of a model follows it to another device, where draws continue from a new
-    generator, seeded by the old one. Its numbers stay float32, whatever type the model takes.
+    generator, seeded by the old one; so does a state that is loaded on another kind of device. Its
+    numbers stay float32, whatever type the model takes.
 
     Args:
         device: where state is kept and draws are made.
@@ -71,10 +74,14 @@ class Sampler(nn.Module):
         self.rng = torch.Generator(device).manual_seed(int(seed))
 
     def get_extra_state(self) -> dict:
-        return {"rng": self.rng.get_state()}
+        return {"rng": self.rng.get_state(), "device": self.device.type}
 
     def set_extra_state(self, state: dict) -> None:
-        self.rng.set_state(state["rng"].cpu())
+        if state["device"] == self.device.type:
+            self.rng.set_state(state["rng"].cpu())
+        else:  # where generators are of another kind
+            digest = hashlib.sha256(state["rng"].cpu().numpy()).digest()
+            self.rng.manual_seed(int.from_bytes(digest[:7]))
         # The buffers are loaded by now; `assign=True` has put the given tensors in their place.
         for name, buffer in self.named_buffers(recurse=False):
             setattr(self, name, buffer.to(self.device, torch.float32, copy=True))
@@ -90,7 +97,11 @@ class BatchSampler(Sampler, torch.utils.data.BatchSampler):
 
     A `state_dict` saved in the middle of a pass, after an update, is of what was trained on: once
     it is loaded, the next pass begins with the batches that were drawn and not yet trained on, and
-    goes on from there, with workers and without.
+    goes on from there, with workers and without. Each `update` stands for the batches handed out
+    first, as many as its indices make up: call it after every batch, also where its step was
+    skipped, and look at a batch beforehand through another loader. A pass that a loop leaves while
+    its iterator lives on (as a loader's with `persistent_workers` does) has to be ended by
+    `end_pass`, or a state goes on with it.
 
     Where R processes train one model together, each has a sampler of its own with the same
     arguments but for `rank`, and a generator of the same seed. All draw the same R * B images and
@@ -137,6 +148,7 @@ class BatchSampler(Sampler, torch.utils.data.BatchSampler):
         self.num_samples, self.batch_size, self.max_ahead = num_samples, batch_size, max_ahead
         self.num_replicas, self.rank = num_replicas, rank
         self.ahead = 0  # batches drawn that no update has followed yet
+        self.handed_out = 0  # batches of the latest pass
         self.current: weakref.ref[Pass] | None = None  # the latest pass, while it is used
         self.unfinished: dict | None = None  # the state in which the next pass begins
 
@@ -153,6 +165,10 @@ class BatchSampler(Sampler, torch.utils.data.BatchSampler):
         self.current = weakref.ref(following)
         return following
 
+    def end_pass(self) -> None:
+        """Leave the pass that is under way: what is left of it is not trained on."""
+        self.current, self.handed_out = None, 0
+
     def __getstate__(self) -> dict:
         """For pickles and copies, which have no part in the pass that is under way."""
         return self.__dict__ | {"current": None}
@@ -164,8 +180,20 @@ class BatchSampler(Sampler, torch.utils.data.BatchSampler):
         return super().get_extra_state() | {"unfinished": self.unfinished}
 
     def set_extra_state(self, state: dict) -> None:
+        if state["unfinished"] is not None:
+            self.check_pass(state["unfinished"])
         super().set_extra_state(state)
         self.current, self.unfinished = None, state["unfinished"]
+
+    def check_pass(self, state: dict) -> None:
+        """Refuse the state of the middle of a pass in other batches, or in more or fewer."""
+        theirs, own = (state["length"], state["draw_size"]), (len(self), self.draw_size)
+        if theirs != own:
+            raise ValueError(
+                "the state is of the middle of a pass of {} batches of {} images, this sampler's "
+                "passes are of {} of {} (of all processes); load it in one with its settings, or "
+                "a state of the end of a pass".format(*theirs, *own)
+            )
 
     def draw(self) -> Tensor:
         """Batches of all processes together, at least one: int64 [..., draw_size]."""
@@ -181,10 +209,9 @@ class BatchSampler(Sampler, torch.utils.data.BatchSampler):
             )
         self.ahead += 1
 
-    def count_update(self) -> None:
-        """Note that a batch is learnt from."""
-        if self.ahead:
-            self.ahead -= 1
+    def count_update(self, images: int) -> None:
+        """Note that a batch is learnt from, or several at once, by their number of images."""
+        self.ahead -= min(self.ahead, max(1, images // self.draw_size))
 
     def match(self, indices: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Indices [b] and one number per image [b] float32, on this device, or a ValueError."""
@@ -250,9 +277,9 @@ class Pass(Iterator[list[int]]):
         self.position = 0  # batches handed out
         self.drawn: list[Tensor] = []  # what `draw` gave, int64 [k, draw_size] each
         self.taken = 0  # batches of these that are handed out
-        self.rows: deque[list[int]] = deque()  # those that are not
+        self.rows: deque[Tensor] = deque()  # those that are not, [draw_size] each
         self.recording = False  # whether all draws are kept, because a state refers to them
-        self.given: deque[list[int]] = deque()  # the last batches handed out, of all processes
+        self.given: deque[Tensor] = deque()  # the last batches handed out, of all processes
 
     def __iter__(self) -> Pass:
         # A DataLoader and a loop over the sampler call only next() here. A DataLoader's own
@@ -267,6 +294,7 @@ class Pass(Iterator[list[int]]):
         if self.position == len(sampler):
             raise StopIteration
         if not self.position:
+            self.warn_of_gaps()
             sampler.ahead = 0  # what an abandoned pass has drawn is never trained on
         sampler.unfinished = None  # only now: a DataLoader asks for a pass twice, and uses one
         sampler.count_draw()
@@ -274,14 +302,27 @@ class Pass(Iterator[list[int]]):
             if not self.recording:
                 self.drawn, self.taken = [], 0
             self.drawn.append(sampler.draw().reshape(-1, sampler.draw_size).cpu())
-            self.rows.extend(self.drawn[-1].tolist())
+            self.rows.extend(self.drawn[-1])
         batch = self.rows.popleft()
         self.position += 1
+        sampler.handed_out = self.position
         self.taken += 1
         self.given.append(batch)
         while len(self.given) > sampler.ahead:
             self.given.popleft()
-        return batch[sampler.rank :: sampler.num_replicas]
+        return batch[sampler.rank :: sampler.num_replicas].tolist()
+
+    def warn_of_gaps(self) -> None:
+        """Warn where a whole pass was handed out and half of it learnt from, or less."""
+        number, missing = self.sampler.handed_out, self.sampler.ahead
+        # Fewer are missing where a loop left a loader that had drawn ahead.
+        if number == len(self.sampler) and number <= 2 * missing < 2 * number:
+            warnings.warn(
+                f"update() followed {number - missing} of the {number} batches of the last pass: "
+                "call it after each batch; of several processes, each takes all that its sampler "
+                "hands out (accelerate: leave the loader out of prepare())",
+                stacklevel=3,
+            )
 
     def state_dict(self) -> dict:
         self.recording = True
@@ -290,6 +331,8 @@ class Pass(Iterator[list[int]]):
             "taken": self.taken,
             "draws": len(self.drawn),  # made when the sampler's generator was saved
             "drawn": self.drawn,
+            "length": len(self.sampler),
+            "draw_size": self.sampler.draw_size,
         }
 
     def not_trained_on(self) -> dict | None:
@@ -301,23 +344,26 @@ class Pass(Iterator[list[int]]):
         rows = [*self.given, *self.rows][len(self.given) - ahead :]
         if self.recording or (not rows and self.position in (0, len(self.sampler))):
             return None
-        drawn = [torch.tensor(rows).reshape(-1, self.sampler.draw_size)] if rows else []
+        drawn = [torch.stack(rows)] if rows else []
         return {
             "position": self.position - ahead,
             "taken": 0,
             "draws": len(drawn),
             "drawn": drawn,
+            "length": len(self.sampler),
+            "draw_size": self.sampler.draw_size,
         }
 
     def load_state_dict(self, state: dict) -> None:
         """Continue from a state, once the sampler has loaded its own of the same moment."""
+        self.sampler.check_pass(state)
         self.position, self.taken = state["position"], state["taken"]
         self.drawn = list(state["drawn"])
         # A draw takes as many random numbers whatever is learnt: this moves the generator past
         # those made later, which are handed out as they were.
         for _ in self.drawn[state["draws"] :]:
             self.sampler.draw()
-        batches = [batch for block in self.drawn for batch in block.tolist()]
+        batches = [batch for block in self.drawn for batch in block]
         self.rows = deque(batches[self.taken :])
         self.sampler.ahead = 0
 
@@ -325,7 +371,8 @@ class Pass(Iterator[list[int]]):
 def mean_per_index(indices: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
     """The different ones of some indices [b], and the mean of the values [b] of each."""
     different, place, counts = indices.unique(return_inverse=True, return_counts=True)
-    return different, torch.zeros(len(different)).index_add_(0, place, values) / counts
+    sums = torch.zeros(len(different), device=values.device)
+    return different, sums.index_add_(0, place, values) / counts
 
 
 def per_image(values: Tensor) -> Tensor:

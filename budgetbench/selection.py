@@ -15,6 +15,8 @@ class SelectiveBackpropSelector(Sampler):
     percentile is the fraction of the last 1,024 scored losses, the batch's own included, that are
     strictly lower; until there are as many, everything is kept. Kept images wait in a queue and
     each B of them make a batch. If percentiles are uniform, 1 / (beta + 1) of the images is kept.
+    If nearly all losses are equal, as when every image has a loss of zero, nearly none is:
+    `patience` is a way out of that.
 
     Whether a batch is full depends on how many images were kept, so one number per scored batch
     is read back from the device.
@@ -25,6 +27,8 @@ class SelectiveBackpropSelector(Sampler):
     Args:
         batch_size: B, images of a batch to train on.
         beta: exponent of the percentile, at least 0; 1/b - 1 keeps a fraction of b.
+        patience: number of images scored without a batch, such as three times that of all images,
+            after which every image is kept until the batch is full; None is without end.
         device, generator: as for `Sampler`.
 
     >>> selector = SelectiveBackpropSelector(batch_size=8, beta=2.0)
@@ -44,14 +48,16 @@ class SelectiveBackpropSelector(Sampler):
         batch_size: int,
         *,
         beta: float,
+        patience: int | None = None,
         device: torch.device | str = "cpu",
         generator: torch.Generator | None = None,
     ):
         super().__init__(device, generator)
         if batch_size < 1 or not beta >= 0:
             raise ValueError("batch_size has to be at least 1 and beta at least 0")
-        self.batch_size, self.beta = batch_size, beta
+        self.batch_size, self.beta, self.patience = batch_size, beta, patience
         self.scored = 0  # losses seen
+        self.fruitless = 0  # of these, since the last batch
         self.register_buffer("history", torch.full((self.HISTORY,), torch.inf, device=self.device))
         self.pieces: list[list[Tensor]] = []  # kept rows of each column, joined when B wait
         self.waiting = 0  # kept rows in all
@@ -77,7 +83,11 @@ class SelectiveBackpropSelector(Sampler):
         losses = per_image(losses.detach())
         if not columns or any(len(column) != len(losses) for column in columns):
             raise ValueError(f"give columns of {len(losses)} rows each, one for each loss")
-        rows = self.kept(losses).nonzero().squeeze(1)
+        chosen = self.kept(losses)
+        if self.patience is not None and self.fruitless >= self.patience:
+            chosen = torch.ones_like(chosen)
+        self.fruitless += len(losses)
+        rows = chosen.nonzero().squeeze(1)
         # index_select, because indexing with [] costs several times as much.
         kept = [column.index_select(0, rows.to(column.device)) for column in columns]
         self.pieces.append(kept)
@@ -91,6 +101,7 @@ class SelectiveBackpropSelector(Sampler):
         columns = self.queue()
         self.pieces = [[column[size:] for column in columns]]
         self.waiting -= size
+        self.fruitless = 0
         return tuple(column[:size] for column in columns)
 
     def queue(self) -> list[Tensor]:
@@ -120,11 +131,15 @@ class SelectiveBackpropSelector(Sampler):
     def get_extra_state(self) -> dict:
         # Cloned, because a slice would be saved with all of the storage behind it.
         queue = [column.clone() for column in self.queue()]
-        return super().get_extra_state() | {"scored": self.scored, "queue": queue}
+        return super().get_extra_state() | {
+            "scored": self.scored,
+            "fruitless": self.fruitless,
+            "queue": queue,
+        }
 
     def set_extra_state(self, state: dict) -> None:
         super().set_extra_state(state)
-        self.scored = state["scored"]
+        self.scored, self.fruitless = state["scored"], state["fruitless"]
         queue = [column.to(self.device) for column in state["queue"]]
         self.pieces = [queue] if queue else []
         self.waiting = len(queue[0]) if queue else 0

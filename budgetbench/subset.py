@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from .drawing import draw_without_replacement
 from .sampler import BatchSampler
 
-ROUNDING = 1e-3  # by which probabilities of half precision may exceed 1
+ROUNDING = 1e-3  # by which probabilities may exceed 1
+ROUNDING_OF_SUMS = 1e-2  # by which those of all classes, in half precision, may differ from 1
 
 
 class PSGDSampler(BatchSampler):
@@ -19,7 +22,8 @@ class PSGDSampler(BatchSampler):
     visited (Chang et al. 2017, as used by Arazo et al. 2021). Every epoch draws `subset_size`
     images without replacement, proportionally to importance + smoothing * mean(importance).
 
-    A draw takes O(N) work once an epoch, and an image 8 bytes.
+    A draw takes O(N) work once an epoch. An image takes 8 bytes, and while a subset is handed out
+    each of its images 8 bytes more.
 
     Args:
         num_samples, batch_size, num_replicas, rank, device, generator: as for `BatchSampler`.
@@ -57,6 +61,8 @@ class PSGDSampler(BatchSampler):
             raise ValueError(
                 f"subset_size {subset_size}: give {self.draw_size}, one batch, to {num_samples}"
             )
+        if not 0 <= smoothing < math.inf:
+            raise ValueError("smoothing has to be at least 0 and finite")
         self.smoothing, self.averaging = smoothing, averaging
         self.register_buffer("total", torch.zeros(num_samples, device=self.device))
         self.register_buffer("visits", torch.zeros(num_samples, device=self.device))
@@ -98,8 +104,9 @@ class PSGDSampler(BatchSampler):
             ValueError: for values that are not one per image or, on a CPU, outside [0, 1], and for
                 indices outside the data set.
         """
-        self.record(*self.check(indices, probabilities))
-        self.count_update()
+        index, probabilities = self.check(indices, probabilities)
+        self.record(index, probabilities)
+        self.count_update(len(index))
 
     def update_by_losses(self, indices: Tensor, losses: Tensor) -> None:
         """`update` by cross-entropies [b]: exp(-loss) is the probability of an image's own class.
@@ -111,7 +118,7 @@ class PSGDSampler(BatchSampler):
     def check(self, indices: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """As for any sampler, and on a CPU that values are probabilities."""
         rows = torch.as_tensor(values)
-        if self.on_cpu and rows.ndim == 2 and ((rows.sum(1) - 1).abs() < ROUNDING).all():
+        if self.on_cpu and rows.ndim == 2 and rows.shape[1] > 1 and sum_to_one(rows):
             raise ValueError(
                 f"values {list(rows.shape)} are of all classes; give each image's own, as "
                 "logits.softmax(1).gather(1, labels[:, None]).squeeze(1)"
@@ -133,6 +140,11 @@ class PSGDSampler(BatchSampler):
             self.visits.index_fill_(0, index, 0)
         self.total.index_add_(0, index, 1 - probability)
         self.visits.index_add_(0, index, torch.ones_like(probability))
+
+
+def sum_to_one(rows: Tensor) -> bool:
+    rounding = ROUNDING if rows.dtype in (torch.float32, torch.float64) else ROUNDING_OF_SUMS
+    return bool(((rows.float().sum(1) - 1).abs() < rounding).all())
 
 
 class CSGDSampler(PSGDSampler):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint, seed_worker
 
 from .hardness_weighted import HardnessWeightedSampler
 from .subset import PSGDSampler
@@ -40,7 +41,8 @@ class SamplerMixin(Base):
 
     Raises:
         ValueError: for `remove_unused_columns=True`, another size of batches, accumulated
-            gradients, in whose batches a sampler would learn too late, and items without index.
+            gradients, in whose batches a sampler would learn too late, items without index, and
+            a loss that `sample_losses` does not know.
     """
 
     def __init__(
@@ -56,6 +58,12 @@ class SamplerMixin(Base):
                 f"the sampler's batches are of {sampler.batch_size}: give as many as "
                 "per_device_train_batch_size"
             )
+        is_own = type(self).sample_losses is not SamplerMixin.sample_losses
+        if not is_own and (self.args.label_smoothing_factor or self.compute_loss_func):
+            raise ValueError(
+                "label_smoothing_factor and compute_loss_func are of whole batches: override "
+                "sample_losses, which gives a loss for each sample"
+            )
         # The sampler itself goes on where it was: no batches are to be skipped.
         self.args.ignore_data_skip = True
         self.sampler = sampler
@@ -65,12 +73,19 @@ class SamplerMixin(Base):
         self.add_callback(SaveSampler(sampler))
 
     def get_train_dataloader(self) -> DataLoader:
+        args = self.args
+        seed = partial(
+            seed_worker, num_workers=args.dataloader_num_workers, rank=args.process_index
+        )
         return DataLoader(
             self.train_dataset,
             batch_sampler=self.sampler,
             collate_fn=self.data_collator,
-            num_workers=self.args.dataloader_num_workers,
-            pin_memory=self.args.dataloader_pin_memory,
+            num_workers=args.dataloader_num_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
+            persistent_workers=args.dataloader_persistent_workers,
+            pin_memory=args.dataloader_pin_memory,
+            worker_init_fn=seed,
         )
 
     def sample_losses(self, outputs: Any, inputs: dict[str, Any]) -> Tensor:
@@ -80,6 +95,10 @@ class SamplerMixin(Base):
         each. Override it for another loss.
         """
         logits, labels = outputs["logits"], inputs["labels"]
+        if logits.shape[-1] == 1:
+            raise ValueError(
+                "one output is of no class, as in a regression: override sample_losses"
+            )
         if self.next_token:
             logits, labels = logits[:, :-1], labels[:, 1:]
         losses = cross_entropy(logits.flatten(0, -2), labels.flatten(), reduction="none")
@@ -100,6 +119,13 @@ class SamplerMixin(Base):
         if model.training:
             self.sampler.update_by_losses(index, losses.detach())
         return (losses.mean(), outputs) if return_outputs else losses.mean()
+
+    def prediction_step(
+        self, model: Any, inputs: dict[str, Any], *options: Any, **named: Any
+    ) -> Any:
+        """transformers' own, without the index, which no model takes."""
+        inputs = {name: value for name, value in inputs.items() if name != "index"}
+        return super().prediction_step(model, inputs, *options, **named)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **options: Any) -> Any:
         """transformers' own, after the sampler's state is loaded where training goes on."""

@@ -44,7 +44,10 @@ def unreduced(loss: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor
         sizes = {len(tensor) for part in (outputs, targets) for tensor in tensors(part)}
         if len(sizes) != 1:
             raise ValueError(f"outputs and targets are of {sorted(sizes)} samples; give as many")
-        losses = [loss(row(outputs, i), row(targets, i)) for i in range(sizes.pop())]
+        (size,) = sizes
+        if not size:
+            raise ValueError("outputs and targets are of no sample")
+        losses = [loss(row(outputs, i), row(targets, i)) for i in range(size)]
         if any(value.numel() != 1 for value in losses):
             raise ValueError(
                 f"the loss of a batch is of shape {list(losses[0].shape)}; give one that is one "
@@ -69,4 +72,5 @@ def row(part: Any, i: int) -> Any:
         return part[i : i + 1]
     if isinstance(part, dict):
         return {name: row(value, i) for name, value in part.items()}
-    return type(part)(row(value, i) for value in part)
+    rows = [row(value, i) for value in part]
+    return type(part)(*rows) if hasattr(part, "_fields") else type(part)(rows)  # named tuples

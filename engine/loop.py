@@ -73,6 +73,7 @@ def train(trainer: Trainer, log: Log, eval_every: int = 1, steps: int | None = N
                 evaluation = trainer.evaluate()
                 clock.lap("eval")
             log.end_epoch(trainer.finish_epoch(evaluation))
+            clock.restart()  # reports are no part of training
         log.end_step(trainer, epoch)
         # All processes must stop after the same step, but agreeing on it costs an exchange (some
         # 0.1 ms), so that they do so only every few steps.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -130,7 +130,11 @@ class Network:
             self.parts.over(0, len(mine), shape, lambda start, stop: forward(mine[start:stop]))
         )
         self.model.train()
-        return [self.world.gather(torch.cat(column)) for column in zip(*parts)]
+        whole = [self.world.gather(torch.cat(column)) for column in zip(*parts)]
+        if self.scaler.is_enabled() and self.precision.amp and not all_finite(whole):
+            with self.in_float32():  # the range of fp16 may have been too small
+                return self.in_eval_mode(images, forward)
+        return whole
 
     def update(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> bool:
         """Backpropagate the mean loss of this process's part, and make a step on that of all.
@@ -190,6 +194,10 @@ class Network:
                     self.score(candidates)
         self.model.load_state_dict(before)
         return time.perf_counter() - started
+
+
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)
 
 
 def in_one_layout(images: Tensor) -> Tensor:

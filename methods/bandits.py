@@ -121,8 +121,9 @@ class UCB(Bandit):
         self.register_buffer("visits", torch.zeros(task.num_images, device=task.device))
 
     def bounds(self) -> Tensor:
-        visits = self.visits.clamp(min=1)  # of images without one the value is infinite anyway
-        return self.values + self.c * (visits.sum().log() / visits).sqrt()
+        total = self.visits.sum().clamp(min=1)
+        # An image without a visit has an infinite value anyway.
+        return self.values + self.c * (total.log() / self.visits.clamp(min=1)).sqrt()
 
     def draw(self, progress: float) -> Tensor:
         return self.in_batches(self.shuffled(self.ranked()[: self.task.subset_size]))

@@ -65,12 +65,13 @@ def diverse(errors: Tensor, features: Tensor, k: int, rng: torch.Generator) -> T
     left = ((errors @ mean) * features).sum(1)  # inner products with the residual
     waiting = errors.new_ones(n)
     squares = errors.square().sum(1) * features.square().sum(1)
-    smallest = 1e-9 * squares.max()  # squared length that is rounding
+    rounding = 1e-9  # of squared lengths and inner products, as fractions of what they began as
+    least = rounding * squares.sqrt() * mean.norm()
     rows = torch.zeros(k, dtype=torch.int64, device=errors.device)
     points = torch.rand(k, dtype=errors.dtype, generator=rng, device=errors.device)
     for step in range(k):
         weights = left.abs() * waiting
-        weights = torch.where((weights > smallest).any(), weights, waiting)
+        weights = torch.where((weights > least).any(), weights, waiting)
         sums = weights.cumsum(0)
         row = torch.searchsorted(sums, points[step : step + 1] * sums[-1], right=True)
         row = row.clamp(max=n - 1)
@@ -81,7 +82,8 @@ def diverse(errors: Tensor, features: Tensor, k: int, rng: torch.Generator) -> T
         part = (errors @ error) * (features @ feature)
         part = part - parts[:step].T @ parts[:step].index_select(1, row)[:, 0]
         square = part.index_select(0, row)
-        part = torch.where(square > smallest, part / square.clamp(min=smallest).sqrt(), 0)
+        independent = square > rounding * squares.index_select(0, row)
+        part = torch.where(independent, part / square.where(independent, 1).sqrt(), 0)
         parts[step] = part
         left = left - part * part.mean()
     return rows

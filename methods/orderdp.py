@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from torch import Tensor
 
-from .base import OptionError, Task
+from .base import OptionError, Task, subset_size
 from .stale_losses import StaleLosses
 
 
@@ -37,10 +37,11 @@ class OrderDP(StaleLosses):
         **options: Any,
     ):
         super().__init__(task, **options)
-        pool = min(1, 1.5 * task.budget) if orderdp_pool is None else orderdp_pool
+        # Rounded, because 1.5 * 0.3 is a little less than 0.45.
+        pool = min(1, round(1.5 * task.budget, 9)) if orderdp_pool is None else orderdp_pool
         if pool < task.budget:
             raise OptionError("orderdp_pool", f"smaller than `budget`; give at least {task.budget}")
-        self.pool = max(int(pool * task.num_images), task.subset_size)
+        self.pool = subset_size(pool, task.num_images)
 
     def draw(self, progress: float) -> Tensor:
         pool = self.permutation(self.task.num_images)[: self.pool]

@@ -17,7 +17,9 @@ class SelectiveBackprop(Selecting):
 
     beta = 1/b - 1 (the default) spends the budget in about as many passes as epochs. As in the
     authors' code, a first pass trains on every image; here that is at most a tenth of the run, and
-    its training losses begin the history.
+    its training losses begin the history. Where three passes filled no batch, because nearly all
+    losses are equal (exactly zero, once the network separates the classes), the next one is not
+    selected.
     """
 
     importance = True
@@ -43,6 +45,7 @@ class SelectiveBackprop(Selecting):
         self.selector = SelectiveBackpropSelector(
             task.batch_size,
             beta=1 / task.budget - 1 if sb_beta is None else sb_beta,
+            patience=3 * task.num_images,  # one can be in vain by chance
             device=task.device,
             generator=self.rng,
         )

@@ -48,7 +48,7 @@ def describe(run: Run, several: Collection[str] = ()) -> dict:
     """A run's place in the grid, a row of the table of runs.
 
     Args:
-        several: names of data sets of which there are runs on different data.
+        several: names of data sets, and of files of groups, that runs have different ones of.
     """
     config = run.config
     options = config.settings["method_options"]
@@ -74,6 +74,8 @@ def describe(run: Run, several: Collection[str] = ()) -> dict:
         shared["tuned"] = True
     if settings["dataset"] in several:  # older runs do not say which data they had
         shared["data"] = config.data_sha256 and short(config.data_sha256)
+    if shared.get("groups") in several:
+        shared["groups"] += f" {short(config.files_sha256.get('groups', 'unknown'))}"
     apart = {*AXES, "seed"}
     return {
         "folder": str(run.folder),
@@ -288,13 +290,13 @@ def in_words(value: object) -> str:
 
 def arrange(runs: Sequence[Run], results: Path) -> tuple[pd.DataFrame, list[str]]:
     """The table of runs, whose index is a run's place in `runs`; and notes, a line each."""
-    data = {
-        (run.config.settings["dataset"], run.config.data_sha256)
-        for run in runs
-        if run.config.data_sha256
-    }
-    counts = Counter(dataset for dataset, _ in data)
-    several = {dataset for dataset, count in counts.items() if count > 1}
+    contents = set()
+    for config in (run.config for run in runs):
+        contents.add((config.settings["dataset"], config.data_sha256))
+        groups = config.settings["groups"]
+        contents.add((groups and Path(groups).name, config.files_sha256.get("groups")))
+    counts = Counter(name for name, digest in contents if digest)
+    several = {name for name, count in counts.items() if count > 1}
     table = pd.DataFrame([describe(run, several) for run in runs])
     table["folder"] = [str(Path(folder).relative_to(results)) for folder in table["folder"]]
     notes = []

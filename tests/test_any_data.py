@@ -363,6 +363,13 @@ def test_accuracy_over_groups(
     # Accuracies over groups are compared with those over the same groups alone.
     setups = read_study(Path("results")).runs["setup"]
     assert setups.nunique() == 2
+    Path("other").mkdir()
+    write_groups(train=True)
+    Path("groups.csv").rename("other/groups.csv")
+    words = ("--groups", "other/groups.csv", *SHORT, "--epochs", 2, "--experiment-name", "other")
+    assert train_here(*words).returncode == 0
+    setups = read_study(Path("results")).runs["setup"]
+    assert setups.nunique() == 3
 
 
 def test_groups_are_the_ones_of_the_images(train_here: Callable[..., Completed]) -> None:

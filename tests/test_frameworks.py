@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 N, BATCH, EPOCHS = 48, 6, 3
 STOP = 11  # steps, of 8 an epoch
 HARD, AHEAD = 7, 8  # a point; batches that are drawn ahead, at most
+BY_SIXES = {"remove_unused_columns": False, "per_device_train_batch_size": 6}
 workers = pytest.mark.parametrize("num_workers", [0, 2])
 kinds = pytest.mark.parametrize("kind", ["dro", "p-SGD"])
 
@@ -86,17 +87,21 @@ def assert_learnt(sampler: BatchSampler, seen: list[list[int]]) -> None:
 
 
 def assert_goes_on(
-    make: Callable[[BatchSampler, Path], list], tmp_path: Path, kind: str = "dro"
+    make: Callable[[BatchSampler, Path], list],
+    tmp_path: Path,
+    kind: str = "dro",
+    stop: int = STOP,
+    epoch: int | None = None,
 ) -> None:
-    """`make` trains to the end in one go, or from the checkpoint at STOP if it is there.
+    """`make` trains to the end in one go, or from the checkpoint at `stop` if it is there.
 
     It returns the batches that were trained on.
     """
     sampler, fresh = make_sampler(1, kind), make_sampler(2, kind)
     seen = make(sampler, tmp_path)
-    assert len(seen) == EPOCHS * len(sampler)
+    assert len(seen) == EPOCHS * (epoch or len(sampler))
     again = make(fresh, tmp_path)
-    assert again == seen[STOP:]
+    assert again == seen[stop:]
     state, same = copy.deepcopy(fresh.state_dict()), copy.deepcopy(sampler.state_dict())
     assert_same_state(state, same)
     assert_learnt(sampler, seen)
@@ -106,8 +111,10 @@ def assert_goes_on(
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("limit", [None, 5], ids=["whole epochs", "short epochs"])
 @workers
-def test_lightning(num_workers: int, tmp_path: Path) -> None:
+def test_lightning(num_workers: int, limit: int | None, tmp_path: Path) -> None:
+    """In the middle of an epoch, and at the end of one that is cut short."""
     lightning = pytest.importorskip("lightning.pytorch")
     from budgetbench.lightning import SamplerCallback
 
@@ -126,22 +133,24 @@ def test_lightning(num_workers: int, tmp_path: Path) -> None:
     def make(sampler: BatchSampler, folder: Path) -> list:
         seen = watched(sampler)
         saving = lightning.callbacks.ModelCheckpoint(
-            folder, "at-{step}", every_n_train_steps=STOP, save_top_k=-1
+            folder, "at-{step}", every_n_train_steps=stop, save_top_k=-1
         )
         trainer = lightning.Trainer(
             max_epochs=EPOCHS,
             accelerator="cpu",
             callbacks=[SamplerCallback(sampler), saving],
+            limit_train_batches=limit,
             logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,
         )
         loader = DataLoader(Points(), batch_sampler=sampler, num_workers=num_workers)
-        file = folder / f"at-step={STOP}.ckpt"
+        file = folder / f"at-step={stop}.ckpt"
         trainer.fit(Model(), loader, ckpt_path=str(file) if file.exists() else None)
         return seen
 
-    assert_goes_on(make, tmp_path)
+    stop = limit or STOP
+    assert_goes_on(make, tmp_path, stop=stop, epoch=limit)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -218,6 +227,47 @@ def test_transformers_that_would_remove_the_index_is_told(tmp_path: Path) -> Non
         arguments = transformers.TrainingArguments(str(tmp_path), use_cpu=True, **more)
         with pytest.raises(ValueError, match=text):
             Trainer(Classifier(), arguments, train_dataset=Points(), sampler=make_sampler())
+    arguments = transformers.TrainingArguments(str(tmp_path), use_cpu=True, **BY_SIXES)
+    parts = dict(train_dataset=Points(), sampler=make_sampler(), compute_loss_func=cross_entropy)
+    with pytest.raises(ValueError, match="override sample_losses"):
+        Trainer(Classifier(), arguments, **parts)
+    type("Own", (Trainer,), {"sample_losses": cross_entropy})(Classifier(), arguments, **parts)
+
+
+def test_transformers_has_its_loader_and_its_predictions(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    from budgetbench.transformers import SamplerMixin
+
+    class Trainer(SamplerMixin, transformers.Trainer):
+        pass
+
+    arguments = transformers.TrainingArguments(
+        str(tmp_path),
+        use_cpu=True,
+        dataloader_num_workers=1,
+        dataloader_prefetch_factor=3,
+        dataloader_persistent_workers=True,
+        disable_tqdm=True,
+        **BY_SIXES,
+    )
+    sampler, points = make_sampler(), Points()
+    trainer = Trainer(Classifier(), arguments, train_dataset=points, sampler=sampler)
+    loader = trainer.get_train_dataloader()
+    assert (loader.prefetch_factor, loader.persistent_workers) == (3, True)
+    assert loader.worker_init_fn is not None
+    unlabelled = [{"points": points[i]["points"], "index": i} for i in range(N)]
+    with torch.no_grad():
+        expected = trainer.model(points.points)["logits"]
+    assert torch.from_numpy(trainer.predict(unlabelled).predictions).allclose(expected)
+
+
+def test_one_output_is_no_classification() -> None:
+    pytest.importorskip("transformers")
+    from budgetbench.transformers import SamplerMixin
+
+    trainer = SamplerMixin.__new__(SamplerMixin)
+    with pytest.raises(ValueError, match="override sample_losses"):
+        trainer.sample_losses({"logits": torch.ones(3, 1)}, {"labels": torch.ones(3)})
 
 
 def test_losses_of_tokens_are_averaged_over_those_that_count() -> None:

@@ -578,6 +578,19 @@ def test_everything_is_kept_until_the_history_is_full():
     assert len(method.selector.queue()[0]) < 24
 
 
+def test_equal_losses_do_not_end_training():
+    """No percentile is above zero: after 3 passes without a batch, images are not selected."""
+    method = SelectiveBackprop(make_task(num_images=400, batch_size=100))
+    with_full_history(method, torch.zeros(1024))
+    images = torch.tensor([[100.0, 0.0]]).repeat(100, 1)  # their own logits
+    targets = torch.tensor([[1.0, 0.0]]).repeat(100, 1)
+    batch = Batch(images.view(100, 2, 1, 1), targets, targets.argmax(1), torch.arange(100))
+    assert not batch.losses(images).any()
+    stepped = [method.choose(batch, Scores()) is not None for _ in range(30)]
+    assert stepped == ([False] * 12 + [True]) * 2 + [False] * 4
+    assert method.kept == 200
+
+
 def test_queue_keeps_order_and_leftovers():
     """Candidate batches of 6 make steps of 8; none is lost, none comes twice."""
     method = SelectiveBackprop(make_task())

@@ -104,6 +104,17 @@ def test_divbs_is_gram_schmidt_on_gradients(seed):
     assert len(set(rows)) == 12
 
 
+def test_divbs_tells_small_gradients_apart():
+    """Of a trained network: most are 10,000 times as short as the longest."""
+    random = np.random.default_rng(0)
+    errors, features = random.normal(size=(60, 4)), random.normal(size=(60, 7))
+    errors[3:] *= 1e-5
+    points = torch.rand(12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    rng = torch.Generator().manual_seed(0)
+    rows = diverse(torch.tensor(errors), torch.tensor(features), 12, rng).tolist()
+    assert rows == reference(gradients(errors, features), points.tolist())
+
+
 def test_the_first_is_drawn_by_its_part_in_the_mean_gradient():
     random = np.random.default_rng(0)
     errors, features = random.normal(size=(8, 3)), random.normal(size=(8, 5))

@@ -278,6 +278,18 @@ def test_an_overflow_of_an_evaluation_is_no_divergence() -> None:
     assert trainer.finish_epoch(trainer.evaluate())["test_loss"] < torch.inf
 
 
+def test_an_overflow_of_a_scoring_pass_is_repeated_in_float32() -> None:
+    trainer = with_scale(16.0)
+    images = trainer.evaluator.normalise(trainer.evaluator.images.between(0, 64))
+    with torch.no_grad():
+        trainer.model.stem.weight.mul_(3e5)
+    with trainer.network.in_float32():
+        expected = trainer.network.score(images)
+    assert expected.isfinite().all()
+    assert torch.equal(trainer.network.score(images), expected)
+    assert trainer.network.precision.amp == torch.float16
+
+
 # --- Compilation ---
 
 COMPILED = {

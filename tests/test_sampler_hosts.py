@@ -20,6 +20,7 @@ from laws import assert_outcomes, order_probabilities
 from test_methods import saved_and_loaded
 from test_samplers import (
     CUDA,
+    KINDS,
     SAMPLERS,
     Places,
     assert_same_state,
@@ -232,6 +233,89 @@ def test_a_state_of_a_batch_has_what_came_before_it_was_saved(kind):
     assert_same_state(fresh.state_dict(), sampler.state_dict())
 
 
+@pytest.mark.parametrize("change", [dict(batch_size=8), dict(num_replicas=2)])
+@each_kind
+def test_the_middle_of_a_pass_goes_on_in_batches_of_its_size_alone(kind, change):
+    """Refused, and nothing is changed; the state of the end of a pass fits any batches."""
+    sampler_class, options = KINDS[kind]
+    sampler = make_kind(kind)
+    numbers = dict(num_samples=40, batch_size=6) | options | change
+    fresh = sampler_class(**numbers, generator=torch.Generator().manual_seed(1))
+    batches = iter(sampler)
+    sampler.update(torch.tensor(next(batches)), torch.full((6,), 0.5))
+    draws = fresh.rng.get_state()
+    with pytest.raises(
+        ValueError, match=r"of \d batches of 6 images, this sampler's passes are of"
+    ):
+        fresh.load_state_dict(sampler.state_dict())
+    assert torch.equal(fresh.rng.get_state(), draws)
+    for batch in batches:
+        sampler.update(torch.tensor(batch), torch.full((6,), 0.5))
+    fresh.load_state_dict(sampler.state_dict())
+    assert len(list(fresh)) == len(fresh)
+
+
+@each_kind
+def test_an_update_of_several_batches_stands_for_all_of_them(kind):
+    sampler, fresh = make_kind(kind), make_kind(kind, seed=1)
+    batches = iter(sampler)
+    two = torch.tensor([*next(batches), *next(batches)])
+    assert sampler.ahead == 2
+    sampler.update(two, two % 7 / 7)
+    assert sampler.ahead == 0
+    fresh.load_state_dict(sampler.state_dict())
+    assert [*fresh] == [*batches]
+
+
+@each_kind
+def test_a_pass_that_is_left_is_over(kind):
+    """Its iterator lives on, as that of a loader with persistent workers."""
+    sampler, fresh = make_kind(kind), make_kind(kind, seed=1)
+    batches = iter(sampler)
+    batch = torch.tensor(next(batches))
+    sampler.update(batch, batch % 7 / 7)
+    sampler.end_pass()
+    fresh.load_state_dict(sampler.state_dict())
+    assert journey(fresh, len(fresh) + 1) == journey(sampler, len(sampler) + 1)
+
+
+@each_kind
+def test_batches_that_no_update_followed_are_told(kind):
+    """As where a loader takes every second batch; not where nothing is learnt, or all."""
+    sampler = make_kind(kind)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        list(sampler)
+        train(sampler, sampler)
+        list(itertools.islice(sampler, 2))
+    for number, batch in enumerate(sampler):
+        if number % 2:
+            sampler.update(torch.tensor(batch), torch.full((6,), 0.5))
+    half, whole = len(sampler) // 2, len(sampler)
+    with pytest.warns(UserWarning, match=rf"followed {half} of the {whole} batches of the last"):
+        next(iter(sampler))
+
+
+@each_kind
+def test_a_state_of_another_kind_of_device_goes_on_with_other_draws(kind):
+    """What was learnt is kept, and a state gives the same draws each time."""
+    sampler = make_kind(kind)
+    journey(sampler, 9)
+    state = copy.deepcopy(sampler.state_dict())
+    extra = state["_extra_state"]
+    extra |= {"device": "cuda", "rng": torch.arange(16, dtype=torch.uint8)}
+    extra.pop("tree_rng", None)
+    first, second = make_kind(kind, seed=1), make_kind(kind, seed=2)
+    for fresh in (first, second):
+        fresh.load_state_dict(state)
+        assert all(map(torch.equal, fresh.buffers(), sampler.buffers()))
+    draws = journey(first, 9)
+    assert draws == journey(second, 9)
+    extra["rng"] += 1
+    first.load_state_dict(state)
+    assert journey(first, 9) != draws
+
+
 def stateful_loader(sampler, workers: int, every: int):
     module = pytest.importorskip(
         "torchdata.stateful_dataloader", reason="needs torchdata (requirements-dev.txt)"
@@ -249,6 +333,7 @@ def stateful_loader(sampler, workers: int, every: int):
 def train(loader, sampler, batches: int | None = None) -> list[list[int]]:
     seen = []
     for batch in itertools.islice(loader, batches):
+        batch = torch.as_tensor(batch)
         seen.append(batch.tolist())
         sampler.update(batch, batch % 7 / 7)
     return seen

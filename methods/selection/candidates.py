@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ..base import subset_size
+
 
 @dataclass(frozen=True)
 class Candidates:
@@ -42,7 +44,7 @@ class Candidates:
         """Rows that are left without the hardest fraction, of which there are at least `size`."""
         share = default if self.dropped is None else self.dropped
         order = np.argsort(-self.hardness, kind="stable")
-        return order[min(int(share * len(order)), len(order) - size) :]
+        return order[min(subset_size(share, len(order)), len(order) - size) :]
 
     def gradient_products(self) -> np.ndarray:
         """Inner products [n, n] of the last layer's gradients, float32.
