@@ -142,18 +142,20 @@ def check(claim: Claim, study: Study) -> tuple[str, list[str]]:
     parts = [part for _, part in study.split("setup") if concerns(claim, part)]
     cases = [list(claim.test(part)) for part in parts]
     # A failure in any of the setups contradicts the claim, so all their comparisons are counted.
-    tests = sum(case.pooled is not None for group in cases for case in group)
+    tests = sum(case.counts and case.pooled is not None for group in cases for case in group)
     verdicts, lines = [], []
     for part, group in zip(parts, cases):
         own = [TOO_FEW if case.pooled is None else case.judge(case.pooled, tests) for case in group]
-        enough = len(own) - own.count(TOO_FEW)
-        verdicts.append(combine(own))
-        counted = f", by {enough} of {len(own)} comparisons" if enough else ""
+        counting = [verdict for case, verdict in zip(group, own) if case.counts]
+        enough = len(counting) - counting.count(TOO_FEW)
+        verdicts.append(combine(counting))
+        counted = f", by {enough} of {len(counting)} comparisons" if enough else ""
         lines.append(f"  {part.title}: {verdicts[-1]}{counted}")
         for case, verdict in zip(group, own):
-            numbers = "" if case.pooled is None else f": {describe(case.pooled, case.unit)}"
-            lines.append(f"    {case.subject}: {verdict}{numbers}")
-    return combine(verdicts), [*lines, f"  {tally(verdicts)}"]
+            beside = "" if case.counts else "(a variant, which does not count) "
+            numbers = "" if case.pooled is None else f": {describe(case.pooled, *case[3:5])}"
+            lines.append(f"    {case.subject}: {beside}{verdict}{numbers}")
+    return combine(verdicts), [*lines, f"  {tally(verdicts, tests)}"]
 
 
 def concerns(claim: Claim, part: Study) -> bool:
@@ -167,9 +169,11 @@ def concerns(claim: Claim, part: Study) -> bool:
     return is_plain(part.runs).all()
 
 
-def tally(verdicts: list[str]) -> str:
-    counts = Counter(verdicts)
-    return f"setups: {', '.join(f'{n} {verdict}' for verdict, n in counts.items()) or 'none'}"
+def tally(verdicts: list[str], tests: int) -> str:
+    """Setups by verdict, and the level that the number of comparisons leaves."""
+    counts = ", ".join(f"{n} {verdict}" for verdict, n in Counter(verdicts).items())
+    level = f"; contradicted at p < {LEVEL / tests:.2g} ({LEVEL:g} / {tests})" if tests else ""
+    return f"setups: {counts or 'none'}{level}"
 
 
 def report(study: Study) -> str:

@@ -16,7 +16,7 @@ class Estimate(NamedTuple):
     """Estimate of the expected value of n numbers; all but n and the mean are NaN for n = 1.
 
     `low` and `high` bound the confidence interval of the mean; `p` is of the two-sided test that
-    the expected value is zero.
+    the expected value is zero, NaN for fewer than `LEAST_PAIRS` numbers.
     """
 
     n: int
@@ -42,6 +42,7 @@ def estimate(values: Iterable[float], level: float = LEVEL) -> Estimate:
     error = sd / np.sqrt(n)
     half = stats.t.ppf(1 - level / 2, n - 1) * error
     p = float(2 * stats.t.sf(abs(mean) / error, n - 1)) if error else float(mean == 0)
+    p = p if n >= LEAST_PAIRS else np.nan
     return Estimate(n, mean, sd, mean - half, mean + half, p)
 
 
@@ -83,7 +84,7 @@ def without_pairing(ours: Iterable[float], theirs: Iterable[float]) -> Unpaired:
 
 def is_higher(differences: Estimate) -> bool:
     """Decide whether paired differences are above zero significantly, in enough pairs."""
-    return differences.n >= LEAST_PAIRS and differences.mean > 0 and differences.p < LEVEL
+    return differences.mean > 0 and differences.p < LEVEL
 
 
 def seeds_text(counts: Iterable[int]) -> str:

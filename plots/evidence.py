@@ -113,12 +113,17 @@ def combine(verdicts: Iterable[str]) -> str:
     return TOO_FEW
 
 
-def describe(pooled: Pooled, unit: str = " points") -> str:
-    """Counts over cells, mean, interval, p and n; where seeds' numbers correlate, how."""
+def describe(pooled: Pooled, unit: str = " points", most: float = math.inf) -> str:
+    """Counts over cells, mean, interval, p and n; where seeds' numbers correlate, how.
+
+    Args:
+        most: the largest absolute value that the mean can have, which ends the interval.
+    """
     numbers = estimate(pooled.seeds)
+    low, high = max(numbers.low, -most), min(numbers.high, most)
     text = (
         f"above zero in {pooled.positive}/{len(pooled.cells)} cells, mean {numbers.mean:+.2f}{unit}"
-        f" (95% CI {numbers.low:+.2f} to {numbers.high:+.2f}, p = {numbers.p:.2g}, "
+        f" (95% CI {low:+.2f} to {high:+.2f}, p = {numbers.p:.2g}, "
         f"n = {numbers.n} seeds)"
     )
     beside = pooled.unpaired

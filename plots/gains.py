@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from engine.flags import Parser
 from errors import UsageError, exit_status_of
 
-from .estimates import LEAST_PAIRS, estimate
+from .estimates import LEAST_PAIRS, estimate, seeds_text
 from .study import CELL, REFERENCE, Study, is_plain, paired_differences, read_study
 from .style import INTERVAL, add_legend, add_title, in_order, line_style, new_figure, save
 
@@ -74,6 +74,7 @@ def gains(study: Study) -> pd.DataFrame:
                 {
                     "setup": setup,
                     "dataset": cell["dataset"].iloc[0],
+                    "num_images": cell["num_images"].iloc[0],
                     "epochs": cell["epochs"].iloc[0],
                     "budget": budget,
                     "method": method,
@@ -102,8 +103,12 @@ def plot_gains(table: pd.DataFrame) -> Figure:
             **line_style(method, variant) | {"linestyle": "none"},
         )
     for place in places:
-        cell = table[table["by_heart"] == place].iloc[0]
-        text = f"{cell['dataset']}, {cell['epochs']:g} epochs, {cell['budget']:.0%}"
+        cells = table[table["by_heart"] == place]
+        cell = cells.iloc[0]
+        text = (
+            f"{cell['num_images'] / 1000:g}k of {cell['dataset']}, {cell['epochs']:g} epochs, "
+            f"{cell['budget']:.0%}, {seeds_text(cells['n'])}"
+        )
         axis.annotate(
             text,
             (place, 1),
@@ -114,7 +119,7 @@ def plot_gains(table: pd.DataFrame) -> Figure:
             fontsize=6,
         )
     axis.set_yscale("symlog", linthresh=3)
-    ticks = [-30, -10, *range(-3, 4)]
+    ticks = [-30, -10, *range(-3, 4), 10]
     axis.set_yticks(ticks, list(map(str, ticks)))
     axis.set_xlabel("training accuracy under uniform sampling, last epoch (%)")
     axis.set_ylabel("gain over unif-SGD (points)")
@@ -123,7 +128,7 @@ def plot_gains(table: pd.DataFrame) -> Figure:
         figure,
         "When does choosing images pay?",
         f"Last-epoch test accuracy minus {REFERENCE}'s at equal steps, paired by seed, {INTERVAL}; "
-        "each place is a setup and budget, from short runs to those that memorise their training "
-        "set; beyond 3 points the scale is logarithmic",
+        "each place is a setup and budget, of which images, network and length differ, with its "
+        "methods side by side; beyond 3 points the scale is logarithmic",
     )
     return figure

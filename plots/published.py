@@ -95,7 +95,7 @@ def judged(row: Row) -> str:
     if row.value is None or row.ours.n < LEAST_PAIRS:
         return EMPTY
     if row.ours.low <= row.value <= row.ours.high:
-        return "agrees"
+        return "in the interval"
     return "ours is higher" if row.ours.mean > row.value else "ours is lower"
 
 

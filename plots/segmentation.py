@@ -18,6 +18,7 @@ from scipy import stats
 from engine.flags import Parser
 from errors import UsageError, exit_status_of
 
+from .estimates import LEVEL
 from .evidence import CONTRADICTED, SUPPORTED, TOO_FEW, UNDECIDED
 from .style import add_title, new_figure, save
 from .tables import markdown_table
@@ -81,13 +82,16 @@ def groups(table: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], pd.DataF
             yield key, wide[order].dropna(subset=REFERENCE)
 
 
-def difference(ours: np.ndarray, theirs: np.ndarray, statistic: str) -> tuple[float, float, float]:
-    """A statistic of ours minus that of theirs, and its 95% interval by bootstrap over pairs."""
+def difference(ours: np.ndarray, theirs: np.ndarray, statistic: str) -> dict[str, float]:
+    """A statistic of ours minus that of theirs; 95% interval and p by bootstrap over pairs."""
     rng = np.random.default_rng(SEED)
     rows = rng.integers(len(ours), size=(RESAMPLES, len(ours)))
     compute = STATISTICS[statistic]
-    low, high = np.percentile(compute(ours[rows]) - compute(theirs[rows]), [2.5, 97.5])
-    return float(compute(ours) - compute(theirs)), float(low), float(high)
+    drawn = compute(ours[rows]) - compute(theirs[rows])
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    p = 2 * min(1 + (drawn <= 0).sum(), 1 + (drawn >= 0).sum()) / (1 + RESAMPLES)
+    gain = compute(ours) - compute(theirs)
+    return {"gain": float(gain), "low": float(low), "high": float(high), "p": min(1.0, float(p))}
 
 
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
@@ -103,9 +107,11 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
             if trainer != REFERENCE:
                 for name in STATISTICS:
                     found = difference(ours, theirs, name)
-                    row |= dict(zip((f"{name}_gain", f"{name}_low", f"{name}_high"), found))
+                    row |= {f"{name}_{number}": value for number, value in found.items()}
                 unequal = not np.array_equal(ours, theirs)
                 row["wilcoxon_p"] = stats.wilcoxon(ours, theirs).pvalue if unequal else 1.0
+                changes = (both[trainer] - both[REFERENCE]).groupby(level="fold").mean()
+                row["mean_gain_by_fold"] = " ".join(f"{change:+.2f}" for change in changes)
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -116,15 +122,22 @@ def markdown(summary: pd.DataFrame) -> str:
     whole = summary[summary["label"] == "all"]
     for (study, image), part in whole.groupby(["study", "image"], sort=False):
         head = ["trainer", "n", *STATISTICS, "mean gain (95% CI)", "p5 gain (95% CI)", "p"]
+        head.append("mean gain by fold")
         rows = [head]
         for _, row in part.iterrows():
             cells = [row["trainer"], str(row["n"]), *(f"{row[name]:.2f}" for name in STATISTICS)]
             for name in ("mean", "p5"):
                 gain, low, high = (row.get(f"{name}_{end}") for end in ("gain", "low", "high"))
-                cells.append("" if pd.isna(gain) else f"{gain:+.2f} ({low:+.2f} to {high:+.2f})")
-            p = row.get("wilcoxon_p")
-            rows.append([*cells, "" if pd.isna(p) else f"{p:.2g}"])
-        texts.append(f"Cases {study}, {image} images, Dice in percent, mean over labels\n\n")
+                interval = f" ({low:+.2f} to {high:+.2f})" if row["n"] >= LEAST_CASES else ""
+                cells.append("" if pd.isna(gain) else f"{gain:+.2f}{interval}")
+            p, by_fold = row.get("wilcoxon_p"), row.get("mean_gain_by_fold")
+            cells.append("" if pd.isna(p) else f"{p:.2g}")
+            rows.append([*cells, "" if pd.isna(by_fold) else by_fold])
+        texts.append(
+            f"Cases {study}, {image} images, Dice in percent, mean over labels. Intervals "
+            "(bootstrap) and p (Wilcoxon) are over cases; how far one training of a fold is from "
+            "another is not in them, the last column gives an idea of it.\n\n"
+        )
         texts.append(markdown_table(rows) + "\n")
     return "".join(texts)
 
@@ -138,24 +151,27 @@ def claims(summary: pd.DataFrame) -> str:
     ]
     whole = summary[(summary["label"] == "all") & (summary["trainer"] != REFERENCE)]
     lines = []
+    level = LEVEL / max(1, len(whole))  # because any of these rows may be picked
     for name, sign, text in wanted:
         lines.append(
             f"Hardness weighted sampling has {text} than nnU-Net's own (Fidon et al. 2022)"
         )
         for _, row in whole.iterrows():
-            gain, low, high = (row[f"{name}_{end}"] for end in ("gain", "low", "high"))
+            gain, low, high, p = (row[f"{name}_{end}"] for end in ("gain", "low", "high", "p"))
             verdict = UNDECIDED
             if row["n"] < LEAST_CASES:
                 verdict = TOO_FEW
-            elif min(sign * low, sign * high) > 0:
-                verdict = SUPPORTED
-            elif max(sign * low, sign * high) < 0:
-                verdict = CONTRADICTED
+            elif p < level:
+                verdict = SUPPORTED if sign * gain > 0 else CONTRADICTED
+            numbers = f" (95% CI {low:+.2f} to {high:+.2f}, p = {p:.2g}, n = {row['n']} cases)"
             lines.append(
                 f"  {row['study']}, {row['image']} images, {row['trainer']}: {verdict}: "
-                f"{gain:+.2f} (95% CI {low:+.2f} to {high:+.2f}, n = {row['n']} cases, paired "
-                "bootstrap)"
+                f"{gain:+.2f}{numbers if row['n'] >= LEAST_CASES else ''}"
             )
+    lines.append(
+        f"Verdicts by bootstrap over pairs of cases at p < {level:.2g} ({LEVEL:g} / {len(whole)} "
+        f"comparisons), of {LEAST_CASES} cases or more."
+    )
     return "\n".join(lines)
 
 

@@ -191,6 +191,8 @@ def test_a_point_says_its_numbers_when_the_mouse_is_over_it(shown: Any) -> None:
 
 @pytest.mark.slow
 def test_every_chart_is_drawn_within_the_window(shown: Any) -> None:
+    assert "12 of 14 cells" in shown.locator("#left").inner_text()
+    assert "unif-SGD" in shown.evaluate("document.querySelector('#bars').data[0].name")
     for chart in ("budgets", "costs", "differences", "bars"):
         assert shown.locator(f"#{chart} .js-line, #{chart} .point").count() > 0
     widths = shown.evaluate("[document.documentElement.scrollWidth, innerWidth]")

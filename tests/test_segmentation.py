@@ -81,8 +81,8 @@ def test_intervals_cover_the_truth() -> None:
     for _ in range(100):
         theirs = rng.normal(80, 5, 60)
         ours = theirs + rng.normal(0.5, 1, 60)
-        _, low, high = segmentation.difference(ours, theirs, "mean")
-        missed += not low <= 0.5 <= high
+        found = segmentation.difference(ours, theirs, "mean")
+        missed += not found["low"] <= 0.5 <= found["high"]
     assert missed <= 12
 
 
