@@ -85,7 +85,7 @@ by_heart() {
     claims by_heart "$@"
     if ! is_dry "$@"; then
         python -m plots published $folder
-        python -m plots gains results/cpu results/long $folder --out $folder/gains
+        python -m plots gains results/cpu results/rivals results/long $folder --out $folder/gains
     fi
 }
 
@@ -99,6 +99,12 @@ by_heart_mini() {
 long() {
     sweep long --jobs 2 --eval-every 5 --grid configs/long.toml "$@"
     claims long "$@"
+}
+
+# What its first seeds show of dro and p-SGD, on seeds of their own.
+fresh() {
+    sweep fresh --jobs 2 --eval-every 5 --grid configs/fresh.toml "$@"
+    claims fresh "$@"
 }
 
 # Hardness weighting on long-tailed Fashion-MNIST: what it does for the rarest classes.
@@ -153,7 +159,7 @@ nnunet() {
 
 case "${1:-}" in
     nnunet) "$@" ;; # has requirements of its own
-    demo | cpu | lengths | regimes | by_heart | by_heart_mini | long | robustness | priming | scores | rivals | tuned | full | published | cifar10 | cifar100 | svhn | mini-imagenet)
+    demo | cpu | lengths | regimes | by_heart | by_heart_mini | long | fresh | robustness | priming | scores | rivals | tuned | full | published | cifar10 | cifar100 | svhn | mini-imagenet)
         source ./setup.sh requirements.txt
         "$@"
         ;;
@@ -173,6 +179,8 @@ bash example_scripts.sh PART [OPTION ...], where PART is one of:
                  100 classes; some four hours of two cores
   long           45 runs: what part cpu is too short for, on CIFAR-10, in runs five times as long;
                  an hour and a half on two cores
+  fresh          18 runs: what part long shows of dro and p-SGD, tested on six other seeds; half an
+                 hour on two cores
   robustness     33 runs: dro, SGD and unif-SGD, three seeds on long-tailed Fashion-MNIST, with and
                  without wrong labels; about an hour on a CPU
   priming        9 runs: selective-backprop with and without a uniform start beside SGD, on CIFAR-10,

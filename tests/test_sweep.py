@@ -740,7 +740,7 @@ def test_a_sweep_that_is_stopped_and_killed_goes_on(start: Callable, tmp_path: P
 #: The runs of each part of example_scripts.sh.
 PARTS = {"demo": 108, "cpu": 243, "lengths": 7, "long": 45, "robustness": 33, "rivals": 216}
 PARTS |= {"scores": 3, "regimes": 18, "tuned": 36, "priming": 9, "full": 33, "published": 4}
-PARTS |= {"by_heart": 207, "by_heart_mini": 90}
+PARTS |= {"by_heart": 207, "by_heart_mini": 90, "fresh": 18}
 PARTS |= dict.fromkeys(("cifar10", "cifar100", "svhn", "mini-imagenet"), 288)
 #: Methods of the grids that compare all of them.
 COMPARED = {"SGD", "unif-SGD", "p-SGD", "c-SGD", "selective-backprop", "dro", "random-subset"}
@@ -748,7 +748,7 @@ COMPARED |= {"coreset", "rho-loss", "infobatch", "grad-norm", "obftf", "cvar"}
 NEWER = {"seta", "orderdp", "epsilon-greedy", "ucb", "ies", "divbs"}
 NEWER |= {"loss-topk", "entropy-topk", "margin-topk"}
 SCORED = ("cpu", "by_heart", "rivals", "scores")  # that make files of scores, or need them
-CLAIMED = ("cpu", "by_heart_mini", "long", "full")  # of these the published claims are judged
+CLAIMED = ("cpu", "by_heart_mini", "long", "fresh", "full")  # of these the published claims are judged
 
 
 def calls_after(part: str) -> list[list[str]]:
