@@ -85,7 +85,7 @@ by_heart() {
     claims by_heart "$@"
     if ! is_dry "$@"; then
         python -m plots published $folder
-        python -m plots gains results/cpu results/rivals results/long $folder --out $folder/gains
+        python -m plots gains results/{cpu,rivals,long,fresh} $folder --out $folder/gains
     fi
 }
 

@@ -88,47 +88,44 @@ def gains(study: Study) -> pd.DataFrame:
 
 def plot_gains(table: pd.DataFrame) -> Figure:
     """Mean and interval of each gain; uniform sampling is the line at zero."""
-    figure, ((axis,),) = new_figure(1, 1, 3.15, wide=True)
+    figure, ((axis,),) = new_figure(1, 1, 2.6, wide=True)
     methods = in_order(table)
     axis.axhline(0, color=line_style(REFERENCE, 0)["color"], linewidth=0.8)
-    places = sorted(table["by_heart"].unique())
-    for i, (label, method, variant) in enumerate(methods):
-        own = table[table["method_label"] == label].sort_values("by_heart")
-        shift = 0.7 * ((i + 0.5) / len(methods) - 0.5)
-        axis.errorbar(
-            own["by_heart"] + shift,
-            own["mean"],
-            own["high"] - own["mean"],
-            elinewidth=0.7,
-            **line_style(method, variant) | {"linestyle": "none"},
-        )
-    for place in places:
-        cells = table[table["by_heart"] == place]
-        cell = cells.iloc[0]
-        text = (
-            f"{cell['num_images'] / 1000:g}k of {cell['dataset']}, {cell['epochs']:g} epochs, "
-            f"{cell['budget']:.0%}, {seeds_text(cells['n'])}"
-        )
-        axis.annotate(
-            text,
-            (place, 1),
-            xycoords=("data", "axes fraction"),
-            xytext=(0, 2),
-            textcoords="offset points",
-            rotation=45,
-            fontsize=6,
-        )
+    places = [cells for _, cells in table.groupby(["by_heart", "study", "setup", "budget"])]
+    for place, cells in enumerate(places):
+        for i, (label, method, variant) in enumerate(methods):
+            own = cells[cells["method_label"] == label]
+            axis.errorbar(
+                place + 0.7 * ((i + 0.5) / len(methods) - 0.5) + 0 * own["mean"],
+                own["mean"],
+                own["high"] - own["mean"],
+                elinewidth=0.7,
+                **line_style(method, variant) | {"linestyle": "none"},
+            )
+        axis.axvline(place + 0.5, color="black", linewidth=0.2)
+    axis.set_xticks(range(len(places)), map(describe, places), fontsize=6)
+    axis.set_xlim(-0.5, len(places) - 0.5)
+    axis.grid(visible=False, axis="x")
     axis.set_yscale("symlog", linthresh=3)
     ticks = [-30, -10, *range(-3, 4), 10]
     axis.set_yticks(ticks, list(map(str, ticks)))
-    axis.set_xlabel("training accuracy under uniform sampling, last epoch (%)")
+    axis.set_xlabel("training accuracy under uniform sampling, last epoch; what was trained")
     axis.set_ylabel("gain over unif-SGD (points)")
     add_legend(figure, methods)
     add_title(
         figure,
         "When does choosing images pay?",
         f"Last-epoch test accuracy minus {REFERENCE}'s at equal steps, paired by seed, {INTERVAL}; "
-        "each place is a setup and budget, of which images, network and length differ, with its "
-        "methods side by side; beyond 3 points the scale is logarithmic",
+        "from trainings that fit little of their training set to those that memorise it; beyond 3 "
+        "points the scale is logarithmic",
     )
     return figure
+
+
+def describe(cells: pd.DataFrame) -> str:
+    """What was trained in one setup and budget, over lines."""
+    cell = cells.iloc[0]
+    return (
+        f"{cell['by_heart']:.0f}%\n{cell['dataset']}\n{cell['num_images'] / 1000:g}k images\n"
+        f"{cell['epochs']:g} epochs\nat {cell['budget']:.0%}\n{seeds_text(cells['n'])}"
+    )

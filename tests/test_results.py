@@ -18,6 +18,7 @@ RESULTS = ROOT / "results"
 REPORTED = (
     "by_heart",
     "cpu",
+    "fresh",
     "lengths",
     "long",
     "priming",
@@ -27,7 +28,7 @@ REPORTED = (
     "tuned",
 )
 RUNS = dict(cpu=243, lengths=7, long=45, priming=9, rivals=216, robustness=33, scoring=2)
-RUNS |= dict(by_heart=33, regimes=8, scores=3, tuned=36)
+RUNS |= dict(by_heart=33, fresh=18, regimes=8, scores=3, tuned=36)
 AUGMENTED = ("| standard ", "| mixup ", "| ricap ", "| randaugment ")  # how rows of tables begin
 
 

@@ -748,7 +748,7 @@ COMPARED |= {"coreset", "rho-loss", "infobatch", "grad-norm", "obftf", "cvar"}
 NEWER = {"seta", "orderdp", "epsilon-greedy", "ucb", "ies", "divbs"}
 NEWER |= {"loss-topk", "entropy-topk", "margin-topk"}
 SCORED = ("cpu", "by_heart", "rivals", "scores")  # that make files of scores, or need them
-CLAIMED = ("cpu", "by_heart_mini", "long", "fresh", "full")  # of these the published claims are judged
+CLAIMED = ("cpu", "by_heart_mini", "long", "fresh", "full")  # the published claims are judged
 
 
 def calls_after(part: str) -> list[list[str]]:
