@@ -179,7 +179,8 @@ def class_balanced_subset(dataset: Dataset, count: int, seed: int) -> Dataset:
 def hold_out(dataset: Dataset, count: int, seed: int, proportional: bool = False) -> Dataset:
     """Evaluate on a part of the training set, taken out of it, not on test.
 
-    It is class-balanced or, if `proportional`, has the classes in the proportions of the whole.
+    It is class-balanced or, if `proportional` or if that would take all images of a class, has the
+    classes in the proportions of the whole.
     """
     held = held_out(dataset, count, seed, proportional)
     if dataset.groups and dataset.train_groups is None:
@@ -201,7 +202,11 @@ def held_out(dataset: Dataset, count: int, seed: int, proportional: bool = False
             f"`validation` {count}: the training set has {n} images; hold out fewer of them, "
             f"for example `validation` {max(1, n // 10)}"
         )
+    labels = dataset.train_labels
+    chosen = stratified(labels, count, np.random.default_rng(seed), proportional)
+    left = np.bincount(labels) - np.bincount(labels[chosen], minlength=labels.max() + 1)
+    if not left[labels].all():
+        chosen = stratified(labels, count, np.random.default_rng(seed), proportional=True)
     held = np.zeros(n, dtype=bool)
-    rng = np.random.default_rng(seed)
-    held[stratified(dataset.train_labels, count, rng, proportional)] = True
+    held[chosen] = True
     return held

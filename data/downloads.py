@@ -18,14 +18,14 @@ def fetch(root: Path, name: str, files: list[str], get: Callable[[], None]) -> l
     """The paths of `files` in `root`, after having `get` download them if one is missing."""
     paths = [root / file for file in files]
     missing = [path for path in paths if not path.is_file()]
-    if not missing:
-        return paths
     try:
-        with locked(root, name):
+        with locked(root, name):  # also where all are there: another run may be writing them
             if not all(path.is_file() for path in paths):
                 say(f"downloading {name} to {root}")
                 get()
     except Exception as error:  # of many kinds: network, server, checksum, disk
+        if not missing:  # a folder that can only be read
+            return paths
         reason = " ".join(str(error).split()).rstrip(":") or type(error).__name__
         raise UsageError(
             f"`data_dir` {root}: {missing[0].relative_to(root)} is not there and the download of "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -66,6 +68,8 @@ def blank(shape: tuple[int, ...], scratch: Path) -> np.ndarray:
     """A uint8 array in a file that goes when it does; in memory if no file can be made."""
     try:
         with tempfile.TemporaryFile(dir=scratch) as file:
+            if hasattr(os, "posix_fallocate"):  # or a full disk would end the process as it is used
+                os.posix_fallocate(file.fileno(), 0, max(1, math.prod(shape)))
             return np.memmap(file, np.uint8, "w+", shape=shape)
     except OSError:
         return np.empty(shape, np.uint8)

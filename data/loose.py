@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import chain
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,7 @@ def decode_parts(
     """
     sizes: set[tuple[int, int]] = set()
     modes: set[str] = set()
-    for image, _ in chain.from_iterable(parts):
+    for image, _ in pairs(parts, what):
         sizes.add(image.size)
         modes.add(image.mode)
     if any(mode.startswith(DEEP) for mode in modes):
@@ -47,29 +47,50 @@ def decode_parts(
         )
     width, height = (side, side) if side else next(iter(sizes))
     grey = modes <= GREY
-    count = sum(map(len, parts))
-    images = blank((count, 1 if grey else 3, height, width), scratch)
-    labels = np.empty(count, np.int64)
-    for place, (image, label) in enumerate(chain.from_iterable(parts)):
+    number = sum(map(len, parts))
+    images = blank((number, 1 if grey else 3, height, width), scratch)
+    labels = np.empty(number, np.int64)
+    for place, (image, label) in enumerate(pairs(parts, what)):
         try:
             pixels = image.convert("L" if grey else "RGB")
         except (OSError, SyntaxError) as error:  # Pillow decodes here
-            raise UsageError(
-                f"`dataset` {what}: image {place} cannot be decoded ({error}); replace it"
-            ) from None
+            raise not_decoded(what, place, error) from None
         images[place] = planes(pixels, (width, height))
         labels[place] = label
     return {"images": images, "labels": labels}
 
 
+def pairs(parts: Sequence[Sequence[Pair]], what: str) -> Iterator[Pair]:
+    """Image and label of all parts; where a library decodes at once, it fails here."""
+    following = chain.from_iterable(parts)
+    for place in count():
+        try:
+            pair = next(following, None)
+        except (OSError, SyntaxError) as error:
+            raise not_decoded(what, place, error) from None
+        if pair is None:
+            return
+        yield pair
+
+
+def not_decoded(what: str, place: int, error: Exception) -> UsageError:
+    return UsageError(f"`dataset` {what}: image {place} cannot be decoded ({error}); replace it")
+
+
 def dataset_of(
-    images: np.ndarray, labels: np.ndarray, train: int, classes: Iterable[str], sha256: str
+    images: np.ndarray,
+    labels: np.ndarray,
+    train: int,
+    classes: Iterable[str],
+    sha256: str,
+    flip: float = 0.5,
 ) -> Dataset:
     """The data set whose first `train` images [n, c, h, w] are for training.
 
     Args:
         classes: name of each label.
         sha256: of all of it.
+        flip: probability of mirroring an image in training.
     """
     classes = tuple(classes)
     if not 0 < train < len(labels):
@@ -88,4 +109,5 @@ def dataset_of(
         mean=mean,
         std=std,
         sha256=sha256,
+        flip=flip,
     )

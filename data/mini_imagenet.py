@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,12 @@ def load(root: Path, *, data_seed: int, image_size: int | None = None, **_) -> D
         raise UsageError(
             f"{folder}: its tables name {len(rows) or 'no'} images, and training and testing need "
             "one each; fill them with filename,label"
+        )
+    name, number = Counter(name for name, _ in rows).most_common(1)[0]
+    if number > 1:
+        raise UsageError(
+            f"{folder}: its tables name images/{name} {number} times, so that it could be in "
+            "training and in test; delete the other lines"
         )
     files = [folder / "images" / name for name, _ in rows]
     sources = [*(folder / name for name in TABLES), *files]
@@ -68,7 +75,7 @@ def read_table(path: Path) -> list[tuple[str, str]]:
         )
     images = path.parent / "images"
     present = set(os.listdir(images)) if images.is_dir() else set()
-    with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         reader = csv.DictReader(file)
         try:
             for column in ("filename", "label"):

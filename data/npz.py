@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ def load(root: Path, *, name: str, image_size: int | None = None, **_) -> Datase
             arrays = {key: file[key] for key in ARRAYS}
     except FileNotFoundError:
         raise UsageError(f"{path}: not there, nor in `data_dir` {root}; give its path") from None
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise UsageError(f"{path}: not an npz file ({error})") from error
     images = [as_images(arrays[key], f"{path}: {key}") for key in ("train_images", "test_images")]
     labels = [as_labels(arrays[key], f"{path}: {key}") for key in ("train_labels", "test_labels")]

@@ -9,10 +9,11 @@ import hashlib
 import io
 import os
 import struct
+import weakref
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -33,11 +34,12 @@ SAMPLE = 2000  # images, evenly spaced, of which the mean and std are taken
 SHORTER = 256 / 224  # shorter side of an image in evaluation, in sides of its centre crop
 
 
-class ImagePack(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class ImagePack:
     """An open pack of n files."""
 
     path: Path
-    file: int  # descriptor, from which any thread may read at any place
+    file: int  # descriptor, from which any thread may read at any place; closed with the pack
     offsets: np.ndarray  # int64 [n + 1], of the files' bytes
     sizes: np.ndarray  # int32 [n, 2], height and width
     checksums: np.ndarray  # uint32 [n], CRC-32
@@ -233,7 +235,7 @@ def open_images(path: Path) -> ImagePack | None:
         if zlib.crc32(content) != checksum:
             raise ValueError("damaged")
         with np.load(io.BytesIO(content)) as index:
-            return ImagePack(
+            pack = ImagePack(
                 path,
                 file,
                 index["offsets"],
@@ -244,6 +246,8 @@ def open_images(path: Path) -> ImagePack | None:
                 index["names"].tobytes().decode("utf-8", "surrogateescape").split("\0"),
                 index["sha256"].tobytes().hex(),
             )
+        weakref.finalize(pack, os.close, file)
+        return pack
     except (OSError, ValueError, struct.error):
         os.close(file)
         return None

@@ -43,5 +43,8 @@ class Rows:
 
     def take(self, index: np.ndarray, out: np.ndarray) -> None:
         """Read the rows `index` [b] into `out` [b, ...]."""
+        if not self.array.flags.c_contiguous:  # of which np.take would copy all
+            out[...] = self.array[self.index[index]]
+            return
         # Without a mode NumPy reads into a buffer of its own first, to raise before it writes.
         np.take(self.array, self.index[index], axis=0, out=out, mode="clip")

@@ -158,7 +158,7 @@ def check_range(labels: np.ndarray, dataset: Dataset, path: Path) -> None:
 def read_rows(setting: str, path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """The rows of a CSV that has some columns; a UsageError names what is missing."""
     try:
-        with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
+        with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             reader = csv.DictReader(file, strict=True)
             rows = list(reader)
     except (OSError, csv.Error) as error:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
 from errors import UsageError, say
 
-from .cache import cached
+from .cache import cached, locked
 from .dataset import Dataset
 from .loose import dataset_of, decode_parts
 
@@ -32,6 +34,8 @@ SETS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "RenderedSST2": SPLIT,
     "Imagenette": ({"split": "train"}, {"split": "val"}),
 }
+#: Of digits, letters and signs, which a mirror makes others of.
+UNFLIPPED = ("MNIST", "KMNIST", "QMNIST", "USPS", "EMNIST", "GTSRB", "RenderedSST2")
 
 
 def load(root: Path, *, name: str, image_size: int | None, **_) -> Dataset:
@@ -43,18 +47,30 @@ def load(root: Path, *, name: str, image_size: int | None, **_) -> Dataset:
     if name not in SETS:
         raise UsageError(f"`dataset` torchvision:{name}: not one of {', '.join(SETS)}")
     folder = root / name
-    parts = [open_part(folder, name, which) for which in SETS[name]]
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    files = [path for path in files if (folder / "cache") not in path.parents]
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # a folder that can only be read has to be complete
+            stack.enter_context(locked(folder, name))
+        parts = [open_part(folder, name, which) for which in SETS[name]]
     arrays, sha256 = cached(
         folder,
         f"{name}-{image_size}",
-        [path for path in files if not path.name.startswith(".")],
+        files_in(folder),
         lambda: decode_parts(parts, folder, image_size, f"torchvision:{name}"),
     )
     labels = arrays["labels"]
     known = getattr(parts[0], "classes", None) or range(int(labels.max()) + 1)
-    return dataset_of(arrays["images"], labels, len(parts[0]), map(str, known), sha256)
+    flip = 0.0 if name in UNFLIPPED else 0.5
+    return dataset_of(arrays["images"], labels, len(parts[0]), map(str, known), sha256, flip)
+
+
+def files_in(folder: Path) -> list[Path]:
+    """All files that images may be of, also in folders that are links."""
+    paths = []
+    for top, folders, names in os.walk(folder, followlinks=True):
+        if Path(top) == folder:
+            folders[:] = [name for name in folders if name != "cache"]
+        paths += [Path(top, name) for name in names if not name.startswith(".")]
+    return sorted(paths)
 
 
 def open_part(folder: Path, name: str, which: dict[str, Any]) -> Any:

@@ -81,6 +81,8 @@ class Loader:
 
     def prefetch(self) -> None:
         """Let the images of the rest of the block be read ahead, in the groups they are used in."""
+        if self.exhausted:  # as where a run goes on at the end of an epoch
+            return
         ahead = self.augmentation.ahead
         start = self.position - self.position % ahead
         groups = [group.reshape(-1) for group in self.block[start:].split(ahead)]

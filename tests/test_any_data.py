@@ -159,6 +159,35 @@ def test_a_set_of_torchvision(train_here: Callable[..., Completed], tmp_path: Pa
     assert list(per_class["class"]) == ["707-320", "A300B4"]
 
 
+def test_new_images_behind_a_link_are_noticed(tmp_path: Path) -> None:
+    from data.torchvision_sets import load
+
+    write_aircraft(tmp_path / "store")
+    (tmp_path / "root" / "FGVCAircraft").mkdir(parents=True)
+    inner = Path("FGVCAircraft", "fgvc-aircraft-2013b")
+    (tmp_path / "root" / inner).symlink_to(tmp_path / "store" / inner, target_is_directory=True)
+    first, again = (load(tmp_path / "root", name="FGVCAircraft", image_size=8) for _ in range(2))
+    assert first.sha256 == again.sha256
+    changed = tmp_path / "store" / inner / "data" / "images" / "trainval000.jpg"
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(changed)
+    other = load(tmp_path / "root", name="FGVCAircraft", image_size=8)
+    assert other.sha256 != first.sha256
+    assert not np.asarray(other.train_images[0]).any()
+    assert first.flip == 0.5
+
+
+def test_a_damaged_image_of_a_set_is_named(
+    train_here: Callable[..., Completed], tmp_path: Path
+) -> None:
+    write_aircraft(tmp_path / "datasets")
+    (damaged,) = (tmp_path / "datasets").rglob("test003.jpg")
+    damaged.write_bytes(damaged.read_bytes()[:300])
+    outcome = train_here("--dataset", "torchvision:FGVCAircraft", "--image-size", 16, *SHORT)
+    assert outcome.returncode == 2
+    (line,) = outcome.stderr.splitlines()
+    assert "torchvision:FGVCAircraft: image 27 cannot be decoded" in line
+
+
 def test_a_set_that_is_not_there_is_told(train_here: Callable[..., Completed]) -> None:
     outcome = train_here("--dataset", "torchvision:KMNIST", *SHORT)
     assert outcome.returncode == 2

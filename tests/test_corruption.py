@@ -345,6 +345,16 @@ def test_what_is_held_out_is_like_the_rest() -> None:
     assert np.abs(np.bincount(both.test_labels) - 200 * shares).max() <= 1
 
 
+def test_a_rare_class_is_not_held_out_whole() -> None:
+    dataset = loaded()
+    rows = np.flatnonzero(dataset.train_labels != 3).tolist()
+    rows += np.flatnonzero(dataset.train_labels == 3)[:10].tolist()
+    rare = dataset.chosen("train", np.array(rows))
+    held = hold_out(rare, 200, 1)
+    assert np.bincount(held.train_labels)[3] in (8, 9)
+    assert np.bincount(hold_out(rare, 90, 1).test_labels).tolist() == [9] * 10
+
+
 def test_noise_alone_leaves_what_is_held_out_balanced() -> None:
     noisy = loaded("--validation", 200, "--label-noise", 0.3)
     assert np.bincount(noisy.test_labels).tolist() == [20] * 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,10 +14,12 @@ from conftest import assert_refused
 from PIL import Image
 from torchvision.transforms import v2
 
+from augmentations import AUGMENTATIONS
 from augmentations.geometry import random_resized_boxes
 from data import DATASETS, PackedRows
 from data.packed import MODES, SCALES, SHORTER, open_images, packed, read_jpeg
 from engine.images import PackedImages
+from engine.loader import Loader
 from errors import Failed, UsageError
 
 SIDE = 16
@@ -156,6 +159,38 @@ def test_what_is_seen_depends_on_no_thread_and_on_no_resumption(
     assert all(map(torch.equal, one, four))
     assert all(map(torch.equal, one[2:], draws(rows, 2, monkeypatch, 4)))
     assert not torch.equal(one[0], one[-1])
+
+
+def test_a_loader_goes_on_at_the_end_of_a_block(folder: Path) -> None:
+    """As on a GPU, where images are decoded ahead; the block has as many batches as a group."""
+    dataset = DATASETS["folder"].load(folder, data_seed=0, image_size=SIDE, cache="jpeg")
+    loaders = [Loader(dataset, AUGMENTATIONS["standard"](), torch.device("cpu"), 0) for _ in "ab"]
+    block = torch.arange(8).view(4, 2)
+    batches = []
+    for loader in loaders:
+        loader.images.ahead = 4
+    first, fresh = loaders
+    first.refill(block)
+    for _ in range(4):
+        first.next()
+    fresh.load_state_dict(first.state_dict())
+    for loader in loaders:
+        loader.refill(block)
+        batches.append(loader.next().images)
+    assert torch.equal(*batches)
+
+
+def test_a_pack_is_closed_with_the_last_that_reads_it(folder: Path) -> None:
+    import gc
+
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        rows = load(folder)
+        assert len(os.listdir("/proc/self/fd")) == before + 1
+        del rows
+        gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize("ahead", [0, 4])
