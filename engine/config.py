@@ -75,10 +75,11 @@ def dataset_names() -> list[str]:
 
 def tunable_settings() -> list[str]:
     """Return what a method may be tuned by: the optimizer's settings, and options with a value."""
+    of_own = [declared for axis in REGISTRIES for declared in own.options(axis).values()]
     options = {
         name: None
-        for options in (*METHODS.values(), *AUGMENTATIONS.values())
-        for name, (kind, _, facts) in options.items()
+        for declared in (*METHODS.values(), *AUGMENTATIONS.values(), *of_own)
+        for name, (kind, _, facts) in declared.items()
         if kind is not bool and "needed" not in facts
     }
     return [*settings_with("tunable"), *options]
@@ -440,6 +441,9 @@ class RunConfig:
             config = RunConfig(**checked(vars(self)))
         except ValueError as error:
             raise UsageError(str(error)) from None
+        for name, value in vars(config).items():
+            if isinstance(value, str) and re.search("[\ud800-\udfff]", value):  # of other bytes
+                raise UsageError(f"`{name}` {value!a}: not UTF-8; rename it")
         notes: list[str] = []
         of_data = DATASETS[config.dataset]
         if config.image_size and not of_data.resizes:

@@ -263,6 +263,7 @@ def note_own_parts(words: Sequence[str]) -> None:
 
 def with_file(words: Sequence[str]) -> list[str]:
     """Put the settings of the file that `--config` names before what the command line says."""
+    from .published import PARTNERS
     from .settings_file import words_of_file
 
     for place, word in enumerate(words):
@@ -270,9 +271,10 @@ def with_file(words: Sequence[str]) -> list[str]:
         if flag == "--config":
             rest = [*words[:place], *words[place + (1 if equals else 2) :]]
             file = value if equals else next(iter(words[place + 1 :]), None)
-            if not file or "--config" in rest:
-                raise UsageError("--config: give one TOML file")
             given = {other.partition("=")[0] for other in rest}
+            if not file or "--config" in given:
+                raise UsageError("--config: give one TOML file")
+            given |= {flag for same in PARTNERS if same & given for flag in same}
             return [*words_of_file(Path(file), given), *rest]
     return list(words)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
 import importlib
@@ -28,6 +29,9 @@ WANTED = {
 NAMELESS = {"load", "make"}
 #: Parts seen so far in this process, for whose options there are flags: setting, name.
 SEEN: dict[tuple[str, str], None] = {}
+#: Folders of the files that were imported.
+FOLDERS: set[Path] = set()
+PROJECT = Path(__file__).resolve().parent.parent
 
 
 def is_own(name: object) -> bool:
@@ -100,7 +104,7 @@ def load(axis: str, name: str) -> Any:
 
 
 class Imported(NamedTuple):
-    """A user's own module, and its file as it was when it was imported."""
+    """A user's own module, its file, and a digest of that and of what it imported beside it."""
 
     module: ModuleType
     file: Path
@@ -117,15 +121,40 @@ def imported(where: str) -> Imported:
     spec = importlib.util.spec_from_file_location(f"own_{path.stem}", path)
     if spec is None or spec.loader is None or not path.is_file():
         raise FileNotFoundError("no such file")
-    sha256 = digest_of(path)
     module = importlib.util.module_from_spec(spec)
+    beside = helpers(path)
+    digests = [digest_of(file) for file in (path, *beside)]
     sys.modules[spec.name] = module  # as annotations and pickles look it up there
-    sys.path.insert(0, str(path.parent))
+    for file in beside:
+        known = getattr(sys.modules.get(file.stem), "__file__", None)
+        if known and Path(known) != file and Path(known).parent in FOLDERS:
+            del sys.modules[file.stem]  # another part's file of that name
+    # After the project, whose modules have names such as `data`.
+    place = sys.path.index(str(PROJECT)) + 1 if str(PROJECT) in sys.path else 0
+    sys.path.insert(place, str(path.parent))
+    FOLDERS.add(path.parent)
     try:
         spec.loader.exec_module(module)
     finally:
         sys.path.remove(str(path.parent))
+    sha256 = hashlib.sha256("".join(digests).encode()).hexdigest() if beside else digests[0]
     return Imported(module, path, sha256)
+
+
+def helpers(path: Path) -> list[Path]:
+    """The files beside a part's that it imports, and that these import, in order of their names."""
+    found: set[Path] = set()
+    waiting = [path] if path.parent != PROJECT else []
+    while waiting:
+        for node in ast.walk(ast.parse(waiting.pop().read_bytes())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names = [node.module]
+            files = {path.parent / f"{name.partition('.')[0]}.py" for name in names}
+            new = {file for file in files - found - {path} if file.is_file()}
+            found |= new
+            waiting += new
+    return sorted(found)
 
 
 def digest_of(path: Path) -> str:

@@ -81,6 +81,14 @@ def drop_without_effect(settings: argparse.Namespace) -> list[str]:
     return notes
 
 
+#: Flags that say the same, of which a command line has its own way whatever a file says.
+PARTNERS = (
+    {"--schedule", "--scheduler-type"},
+    {"--uniform-epochs", "--c-sgd-warmup"},
+    {"--validation", "--validation-exp", "--val-samples"},
+)
+
+
 def take_validation(settings: argparse.Namespace, notes: list[str]) -> None:
     """The study writes `--validation_exp True --val_samples N` for our `--validation N`."""
     given = vars(settings)

@@ -95,6 +95,9 @@ def make_file(
         UsageError: for scores that a run cannot give, and runs that do not number the same images.
     """
     first, values, lines = (runs[0], scores[0]), {}, []
+    folders = [run.folder.resolve() for run in runs]
+    if twice := next((each for each in folders if folders.count(each) > 1), None):
+        raise UsageError(f"{twice}: given twice; give each RUN once")
     seconds = [0.0 for _ in runs]  # that scoring took
     for score in scores:
         for run in runs:
@@ -106,6 +109,12 @@ def make_file(
         if score == "k-center" and len(runs) > 1:
             raise UsageError("k-center is an order, which has no mean over runs; give one RUN")
         ways = [way_of(run, score) for run in runs]
+        lengths = {run.settings.record_epochs for run in runs if score in run.recorded}
+        if score == "el2n" and len(lengths) > 1:
+            raise UsageError(
+                f"el2n was recorded for {' and '.join(map(str, sorted(lengths)))} epochs "
+                "(--record-epochs); give runs of one"
+            )
         if len(set(ways)) > 1:
             other = next(i for i, way in enumerate(ways) if way != ways[0])
             raise UsageError(

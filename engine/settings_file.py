@@ -45,7 +45,7 @@ def words_of_setting(key: str, value: object) -> Sequence[str]:
     flag = flag_of_key(key)
     setting = SETTINGS.get(flag[2:].replace("-", "_"))
     if isinstance(value, list) and not (setting is not None and setting.metadata.get("several")):
-        value = ",".join(map(str, value))
+        value = ",".join(words_of_value(flag, value)[1:])
     return words_of_value(flag, value)
 
 

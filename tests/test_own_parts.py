@@ -138,6 +138,64 @@ def test_a_method_of_ones_own_goes_through_train_sweep_plots_and_report(
     assert '"label":"Cycle"' in Path("swept/report.html").read_text()
 
 
+def test_an_option_of_ones_own_can_be_tuned(own_file: Path, main_here: Callable) -> None:
+    words = ("--tune", "cycle-step=1,3", "--seed", 1, 2, *SHORT, "--validation", 100)
+    tune = partial(main_here, sweep.main, "--isolate", *words, "--method", f"{own_file}:Cycle")
+    outcome = tune()
+    assert outcome.returncode == 0, outcome.stderr
+    assert "cycle-step" in Path("results/tuned.csv").read_text().splitlines()[0]
+    (config,) = [config_of(path.parent) for path in Path("results").glob("*/config.json")]
+    assert config["settings"]["tuned"] == ["cycle-step"]
+    # For a method without it there is nothing to try.
+    outcome = tune("SGD", "--dry-run")
+    assert_refused(outcome, "SGD has 1 trials and", "give --trials 1")
+
+
+def test_files_beside_a_part_are_its_own(tmp_path: Path, train_here: Callable) -> None:
+    """Of two parts with files of one name, and beside files named as the project's modules."""
+    for folder, base in (
+        ("a", "methods import Method"),
+        ("b", "augmentations import Augmentation"),
+    ):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "util_of_mine.py").write_text("from inner import WHO\n")
+        (tmp_path / folder / "inner.py").write_text(f"WHO = {folder!r}\n")
+        (tmp_path / folder / "errors.py").write_text("raise RuntimeError\n")
+        source = (
+            f"from util_of_mine import WHO\nfrom {base} as Base\nclass Part(Base):\n    who = WHO\n"
+        )
+        (tmp_path / folder / "part.py").write_text(source)
+    names = [str(tmp_path / folder / "part.py:Part") for folder in "ab"]
+    parts = [own.load(axis, name) for axis, name in zip(("method", "augmentation"), names)]
+    assert [part.who for part in parts] == ["a", "b"]
+    before = own.facts("method", names[0])["sha256"]
+    (tmp_path / "a" / "inner.py").write_text("WHO = 'changed'\n")
+    own.imported.cache_clear()
+    assert own.facts("method", names[0])["sha256"] != before
+
+
+def test_a_part_that_fails_ends_a_sweep_in_one_line(own_file: Path, main_here: Callable) -> None:
+    own_file.write_text(SOURCE.replace("self.step_size = cycle_step", "raise KeyError('mine')"))
+    words = ("--method", f"{own_file}:Cycle", *SHORT)
+    outcome = main_here(sweep.main, *words)
+    assert_refused(outcome, "a run of this sweep cannot start (KeyError: 'mine')", absent="results")
+
+
+def test_scores_of_ones_own_data_are_bound_to_what_they_hold(
+    own_file: Path, train_here: Callable, scores_here: Callable
+) -> None:
+    words = (*SHORT, "--model", "resnet10-w8")
+    data = ("--dataset", f"{own_file}:load")
+    run = train_here(*data, *words, "--record", "forgetting", "--experiment-name", "run")
+    assert run.returncode == 0, run.stderr
+    made = scores_here("results/run", "--score", "forgetting", "--out", "scores.npz")
+    assert made.returncode == 0, made.stderr
+    moved = own_file.parent.rename(own_file.parent.with_name("moved")) / own_file.name
+    choice = ("--method", "coreset", "--coreset-file", "scores.npz", "--budget", 0.5)
+    outcome = train_here("--dataset", f"{moved}:load", *choice, *words)
+    assert outcome.returncode == 0, outcome.stderr
+
+
 def test_a_changed_file_is_noticed(
     own_file: Path, train_here: Callable[..., Completed], main_here: Callable[..., Completed]
 ) -> None:

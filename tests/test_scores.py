@@ -404,6 +404,7 @@ def test_what_scores_refuses(trained, scores_here, train_here) -> None:
     assert_refused(ask("forgetting", run), "results/run: forgetting was not recorded", "--record")
     assert_refused(ask("k-center", run, recorded), "k-center is an order", "give one RUN")
     assert_refused(ask("el2n", run, held), "not of the same training images")
+    assert_refused(ask("el2n", run, run), "given twice")
     assert_refused(
         ask("el2n", run, recorded),
         "el2n is of the network at the end for results/run, recorded while training for",

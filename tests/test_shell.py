@@ -111,6 +111,32 @@ def test_a_file_that_is_wrong(
     conftest.assert_refused(train_here("--config", "mine.toml"), fragment, absent="results")
 
 
+@pytest.mark.parametrize(
+    "content, words, settings",
+    [
+        ('scheduler-type = "step"', "--schedule linear", {"schedule": "linear"}),
+        ("c_sgd_warmup = 1", "--uniform-epochs 3", {"uniform_epochs": 3}),
+        ('validation_exp = "True"\nval_samples = 100', "--validation 300", {"validation": 300}),
+    ],
+)
+def test_the_command_line_has_its_way_in_other_words(content, words, settings, main_here) -> None:
+    Path("mine.toml").write_text(f'method = "c-SGD"\nbudget = 0.5\n{content}\n')
+    found = parse(["--config", "mine.toml", *words.split()])[0]
+    options = vars(found) | found.method_options
+    assert {name: options[name] for name in settings} == settings
+
+
+def test_two_files_are_refused(train_here) -> None:
+    for words in (("--config", "a", "--config=b"), ("--config=a", "--config", "b")):
+        conftest.assert_refused(train_here(*words), "--config: give one TOML file")
+
+
+@pytest.mark.parametrize("flag", ["--experiment-name", "--data-dir"])
+def test_a_name_that_is_no_utf_8_is_refused(flag: str, train_here) -> None:
+    outcome = train_here(flag, "x\udcff")
+    conftest.assert_refused(outcome, flag, "not UTF-8", absent="results")
+
+
 # --- What a newcomer types ---
 
 

@@ -125,6 +125,22 @@ def test_a_trial_of_unknown_status_chooses_nothing(sweep_here, stand_in) -> None
     assert "wait for unfinished trials" in sweep_here(*grid, "--dry-run").stdout
 
 
+def test_a_run_that_cannot_start_is_told_before_the_trials(
+    sweep_here, train_here, scores_here
+) -> None:
+    """A file of the scores of the images that trials train on, which those of the runs are not."""
+    words = ("--epochs", 1, "--validation", 300, "--record", "forgetting")
+    assert train_here(*words, "--experiment-name", "run").returncode == 0
+    assert scores_here("results/run", "--score", "forgetting", "--out", "s.npz").returncode == 0
+    words = ("--tune", "lr=0.05,0.1", "--method", "coreset", "--coreset-file", "s.npz")
+    outcome = sweep_here(*words, "--budget", 0.5, "--seed", 1, 2, "--validation", 300)
+    assert outcome.returncode == 2
+    assert (
+        "--coreset-file s.npz: of 1142 training images, where this run has 1442" in outcome.stderr
+    )
+    assert not Path("results/tuning").exists()
+
+
 def test_as_many_trials_for_each_method(sweep_here) -> None:
     grid = ("--tune", "lr=0.1,1", "--tune", "dro-beta=1,5,10", *GRID, "--dry-run")
     outcome = sweep_here(*grid)
@@ -153,6 +169,7 @@ def test_as_many_trials_for_each_method(sweep_here) -> None:
         ("--tune lr=1,2 --seed 1 2 --experiment-name x", ["--experiment-name", "--tune"]),
         ("--tune lr=1,2 --seed 1 2 --validation 5 6", ["--tune", "one --validation"]),
         ("--trials 3 --seed 1 2", ["--trials", "--tune"]),
+        ("--tune lr=1,2 --seed 1 01", ["--tune", "more than one --seed"]),
     ],
 )
 def test_what_cannot_be_tuned_is_refused(words: str, fragments: list[str], sweep_here) -> None:

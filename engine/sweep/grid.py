@@ -12,7 +12,7 @@ from .. import own
 from ..config import REGISTRIES
 from ..flags import build_parser, flag_of, note_own_parts, off, unknown_flag
 from ..published import canonical
-from ..settings_file import read_toml, words_of_value
+from ..settings_file import read_toml, words_of_setting
 from . import options
 
 Words = tuple[str, ...]  # a part of a command line of train.py
@@ -80,7 +80,7 @@ def grid_of_table(table: Mapping[str, object]) -> Grid:
         values = value if isinstance(value, list) else [value]
         if not values:
             raise UsageError(f"{flag}: no values; give one, or leave the flag out")
-        grid[flag] = [words_of_value(flag, each) for each in values]
+        grid[flag] = [tuple(words_of_setting(key, each)) for each in values]
     return grid
 
 

@@ -62,6 +62,9 @@ def tuned_sweep(options: argparse.Namespace, of_grids: list[Grid], server: WarmS
     ours = part_of_shard(cells, options)
     trials = [run for cell in ours for run in cell.trials]
     heading = "trials, on held-out images"
+    if not options.dry_run and options.ray is None and any(not cell.has_ended() for cell in ours):
+        # A run that could not start is told before trials are made for it.
+        check(options, [run for cell in ours for run in cell.tests[0]], server)
     failed = bool(make_runs(options, trials, server, heading, may_diverge=True))
     ready = [cell for cell in ours if cell.has_ended()]
     if not options.dry_run:

@@ -14,7 +14,7 @@ import io
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from ..flags import build_parser, flag_of, parse, unknown_flag
 from ..run_folder import TUNING, write_whole
 from ..status import ENDED
 from .estimate import DAMAGES
-from .grid import Grid, Words, expand, grid_of_words
+from .grid import Grid, Words, expand, grid_of_words, is_known, owners_of_flags
 from .runs import Run, each_once, flatten, read_run
 
 CHOICES = "tuned.csv"  # in the results folder
@@ -99,7 +99,7 @@ def list_cells(
     cells: list[Cell] = []
     notes: dict[str, None] = {}
     for grid in grids:
-        seeds = [each for each in dict.fromkeys(grid.get("--seed", [])) if each != seed]
+        seeds = [each for each in dict.fromkeys(grid.get("--seed", [])) if not same(each, seed)]
         if not seeds:
             raise UsageError(
                 f"--tune: tunes with seed {seed[1]} and tests with other ones; give more than one "
@@ -109,8 +109,13 @@ def list_cells(
         if len(held_out) > 1:
             raise UsageError("--tune: trials hold out one number of images; give one --validation")
         rest = {name: grid[name] for name in grid if name not in ("--seed", "--validation")}
-        values = expand([grid_of_words(tuned)])
+        lines = [*product(*grid_of_words(tuned).values())]
         for base in expand([{**rest, **{flag: [()] for flag in tuned}}]):
+            pairs, owners = [*pairwise(base)], owners_of_flags()
+            values = [
+                tuple(chain(*(words for words in line if is_known(words, pairs, owners))))
+                for line in lines
+            ]
             cell, more = read_cell(base, values, seed, seeds, held_out[0])
             cells.append(cell)
             notes |= dict.fromkeys(more)
@@ -120,6 +125,14 @@ def list_cells(
         if not any(flag[2:].replace("-", "_") in cell.tuned for cell in cells):
             raise UsageError(f"--tune {flag[2:]}: no method of the grid takes it; leave it out")
     return with_equal_trials(cells, count), list(notes)
+
+
+def same(words: Words, others: Words) -> bool:
+    """Decide whether two seeds are one, as 1 and 01 are."""
+    try:
+        return [*map(int, words[1:])] == [*map(int, others[1:])]
+    except ValueError:  # which is refused as the run is read
+        return words == others
 
 
 def check_tuned(grids: Sequence[Grid], tuned: Iterable[str]) -> None:

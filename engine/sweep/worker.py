@@ -21,7 +21,7 @@ from typing import NoReturn, TypeVar
 
 import torch
 
-from errors import Failed, RunError, speaking_flags
+from errors import Failed, RunError, UsageError, speaking_flags
 
 from .. import driver  # noqa: F401 - so that runs need not import it
 from ..build import keep_dataset
@@ -133,8 +133,11 @@ def in_fork(work: Callable[[], Result]) -> Result:
     if not process:
         try:
             answer: tuple[Result | None, Exception | None] = work(), None
-        except Exception as error:
+        except (RunError, OSError) as error:
             answer = None, error
+        except Exception as error:  # of a user's own part, whose exceptions may not be known here
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            answer = None, UsageError(f"a run of this sweep cannot start ({reason}); make it alone")
         theirs.send(answer)
         os._exit(0)
     theirs.close()

@@ -244,7 +244,8 @@ def read_file(task: Task, option: str, path: str | None) -> ScoreFile:
     except ValueError as error:
         raise OptionError(option, str(error)) from None
     remedy = "give one that was made from a run on the same training images, or make it with " + HOW
-    if file.dataset != task.dataset:
+    # Without its folder, because a data set is what it holds, not where its code lies.
+    if Path(file.dataset).name != Path(task.dataset).name:
         raise OptionError(option, f"of {file.dataset}, where this is {task.dataset}; {remedy}")
     if file.num_images != task.num_images:
         counts = f"of {file.num_images} training images, where this run has {task.num_images}"
