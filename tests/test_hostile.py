@@ -471,7 +471,7 @@ for words, named in {
     "results/finished --score el2n --out out.npz --device gpu": "--device",
     "results/finished --score el2n --out out.npz --device cpu:7": "--device",
     "results/finished --score el2n --out out.npz --x": "--x",
-    "results/finished results/finished --score k-center --out out.npz": "k-center",
+    "results/finished results/finished --score k-center --out out.npz": "given twice",
 }.items():
     add(f"scores: {words}", "engine.scores", words.split(), named)
 
