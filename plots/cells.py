@@ -86,6 +86,7 @@ def describe(run: Run, several: Collection[str] = ()) -> dict:
         "realised_fraction": config.realised_fraction,
         "scoring_cost": config.scoring_cost,
         "scoring_seconds": config.scoring_seconds,
+        "unknown_scoring": bool(files) and config.scoring_seconds is None,
         "selection_seconds": config.selection_seconds,
         **{key: settings[key] for key in ("dataset", "model", "epochs", "seed", "budget")},
         **{key: settings[key] for key in ("imbalance", "label_noise", "validation")},

@@ -15,7 +15,8 @@ def plot_total_time(study: Study) -> Figure:
 
     A method has a line, the most accurate the first. Time is a mean over seeds: of selection, data
     and training, and of the runs that gave a method its scores and of choosing by them; from where
-    a method would stand without the latter a thin line leads to its point.
+    a method would stand without the latter a thin line leads to its point. Where the time of the
+    runs behind scores is not known, the method's name says so.
     """
     study = study.compared()
     budgets = study.budgets
@@ -53,5 +54,7 @@ def plot_row(row: tuple[Axes, Axes], part: Study) -> None:
         row[0].errorbar(numbers.mean, place, xerr=half, elinewidth=0.9, **style)
         row[1].plot([own, total], [place] * 2, color=style["color"], linewidth=0.9)
         row[1].plot(total, place, **style)
-    row[0].set_yticks(range(len(methods)), [label for label, *_ in methods])
+    unknown = groups["unknown_scoring"].any()
+    names = [f"{label} (scoring unknown)" if unknown[label] else label for label, *_ in methods]
+    row[0].set_yticks(range(len(methods)), names)
     row[0].set_ylim(len(methods) - 0.4, -0.6)

@@ -311,6 +311,10 @@ def test_time_of_core_sets_is_told_and_drawn(tmp_path):
         write_run(tmp_path / f"coreset{seed}", 70, own, facts=facts)
         facts = {"scoring_seconds": 0.0}
         write_run(tmp_path / f"unif{seed}", 72, dict(method="unif-SGD", seed=seed), facts=facts)
+        facts = {"files_sha256": {"rho_file": "a" * 64}}
+        options = {"rho_file": "old.npz"}
+        own = dict(method="rho-loss", method_options=options, seed=seed)
+        write_run(tmp_path / f"rho{seed}", 65, own, facts=facts)
     study = read_study(tmp_path)
     lines = [line for line in markdown_costs(study).splitlines() if line.startswith("| ")]
     table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
@@ -318,13 +322,15 @@ def test_time_of_core_sets_is_told_and_drawn(tmp_path):
     assert {row[1]: row[-2:] for row in table[1:]} == {
         "coreset": ["400.0", "3.0"],
         "unif-SGD": ["", ""],
+        "rho-loss": ["", ""],
     }
     accuracies, times = KINDS[TIME](study).axes
     seconds = study.runs["seconds"].iloc[0]
     ends = [tuple(line.get_xdata()) for line in times.lines if len(line.get_xdata()) == 2]
     assert (seconds, seconds + 403) in [tuple(pytest.approx(x) for x in pair) for pair in ends]
     assert times.get_xscale() == "log"
-    assert [text.get_text() for text in accuracies.get_yticklabels()] == ["unif-SGD", "coreset"]
+    labels = [text.get_text() for text in accuracies.get_yticklabels()]
+    assert labels == ["unif-SGD", "coreset", "rho-loss (scoring unknown)"]
 
 
 def test_no_figure_has_more_methods_than_can_be_told_apart(tmp_path):
