@@ -284,8 +284,8 @@ def collect(home: Path, results: Path) -> None:
         rows = pd.DataFrame([row for run in here for row in rows_of(run, home)])
         old = found(results, name).merge(anew, how="left", indicator=True)
         old = old[old.pop("_merge") == "left_only"]
-        table = pd.concat([part for part in (old, rows) if len(part)])
-        table.to_csv(results / name, index=False)
+        if parts := [part for part in (old, rows) if len(part)]:
+            pd.concat(parts).to_csv(results / name, index=False)
 
 
 def build_parser() -> Parser:

@@ -162,8 +162,12 @@ def test_what_runs_found_is_collected(home: Path, tmp_path: Path) -> None:
         for name in ("h01", "h01" + SUFFIX)
     ]
     (folder / "validation/summary.json").write_text(json.dumps({"metric_per_case": cases}))
-    pd.DataFrame({"epoch": [0, 1], "entropy": [3.0, 2.5]}).to_csv(folder / "sampling.csv")
     results = tmp_path / "found"
+    study.collect(home, results)
+    assert not (results / "sampling.csv").exists(), (
+        "as of the default trainer, which samples evenly"
+    )
+    pd.DataFrame({"epoch": [0, 1], "entropy": [3.0, 2.5]}).to_csv(folder / "sampling.csv")
     study.collect(home, results)
     dice = pd.read_csv(results / "dice.csv")
     assert list(dice.columns) == segmentation.COLUMNS
