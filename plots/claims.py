@@ -153,7 +153,9 @@ def check(claim: Claim, study: Study) -> tuple[str, list[str]]:
         lines.append(f"  {part.title}: {verdicts[-1]}{counted}")
         for case, verdict in zip(group, own):
             beside = "" if case.counts else "(a variant, which does not count) "
-            numbers = "" if case.pooled is None else f": {describe(case.pooled, *case[3:5])}"
+            numbers = ""
+            if case.pooled is not None:
+                numbers = f": {describe(case.pooled, case.unit, case.most)}"
             lines.append(f"    {case.subject}: {beside}{verdict}{numbers}")
     return combine(verdicts), [*lines, f"  {tally(verdicts, tests)}"]
 

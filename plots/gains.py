@@ -96,7 +96,7 @@ def plot_gains(table: pd.DataFrame) -> Figure:
         for i, (label, method, variant) in enumerate(methods):
             own = cells[cells["method_label"] == label]
             axis.errorbar(
-                place + 0.7 * ((i + 0.5) / len(methods) - 0.5) + 0 * own["mean"],
+                [place + 0.7 * ((i + 0.5) / len(methods) - 0.5)] * len(own),
                 own["mean"],
                 own["high"] - own["mean"],
                 elinewidth=0.7,

@@ -109,9 +109,9 @@ def list_cells(
         if len(held_out) > 1:
             raise UsageError("--tune: trials hold out one number of images; give one --validation")
         rest = {name: grid[name] for name in grid if name not in ("--seed", "--validation")}
-        lines = [*product(*grid_of_words(tuned).values())]
+        lines, owners = [*product(*grid_of_words(tuned).values())], owners_of_flags()
         for base in expand([{**rest, **{flag: [()] for flag in tuned}}]):
-            pairs, owners = [*pairwise(base)], owners_of_flags()
+            pairs = [*pairwise(base)]
             values = [
                 tuple(chain(*(words for words in line if is_known(words, pairs, owners))))
                 for line in lines
