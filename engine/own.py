@@ -15,6 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .source import ROOT
+
 if TYPE_CHECKING:
     from .options import Option
 
@@ -31,7 +33,6 @@ NAMELESS = {"load", "make"}
 SEEN: dict[tuple[str, str], None] = {}
 #: Folders of the files that were imported.
 FOLDERS: set[Path] = set()
-PROJECT = Path(__file__).resolve().parent.parent
 
 
 def is_own(name: object) -> bool:
@@ -130,7 +131,7 @@ def imported(where: str) -> Imported:
         if known and Path(known) != file and Path(known).parent in FOLDERS:
             del sys.modules[file.stem]  # another part's file of that name
     # After the project, whose modules have names such as `data`.
-    place = sys.path.index(str(PROJECT)) + 1 if str(PROJECT) in sys.path else 0
+    place = sys.path.index(str(ROOT)) + 1 if str(ROOT) in sys.path else 0
     sys.path.insert(place, str(path.parent))
     FOLDERS.add(path.parent)
     try:
@@ -144,7 +145,7 @@ def imported(where: str) -> Imported:
 def helpers(path: Path) -> list[Path]:
     """The files beside a part's that it imports, and that these import, in order of their names."""
     found: set[Path] = set()
-    waiting = [path] if path.parent != PROJECT else []
+    waiting = [path] if path.parent != ROOT else []
     while waiting:
         for node in ast.walk(ast.parse(waiting.pop().read_bytes())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -21,8 +21,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from . import own
 from .options import Option, options_of
+from .source import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ("methods", "augmentations", "data", "budgetbench")  # folders that decide what is known
 KINDS = {kind.__name__: kind for kind in (int, float, bool, str, list)}
 Entry = TypeVar("Entry")

@@ -8,6 +8,8 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parent.parent  # of the project
+
 
 def processor_name() -> str:
     """The processor's name, as the system says it."""
@@ -24,7 +26,7 @@ def commit() -> str | None:
     """
     if "SOURCE_COMMIT" in os.environ:
         return os.environ["SOURCE_COMMIT"] or None
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

@@ -26,13 +26,12 @@ import numpy as np
 import pandas as pd
 
 from engine.flags import Parser
-from engine.source import processor_name
+from engine.source import ROOT, processor_name
 from engine.values import number
 from errors import Failed, UsageError, exit_status_of
 
 from .shift import shifted
 
-ROOT = Path(__file__).resolve().parent.parent
 TRAINERS = {
     "default": "nnUNetTrainerShort",
     "beta 1": "nnUNetTrainerShort_beta1",

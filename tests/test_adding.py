@@ -10,8 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
+from conftest import ROOT
 
 METHOD = '''"""toy: every batch of one class more often, as a method of somebody else's would."""
 

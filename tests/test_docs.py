@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml  # a requirement of Ray
+from conftest import ROOT
 
 import plots.__main__
 import plots.claims
@@ -19,7 +20,6 @@ import sweep
 from engine import scores
 from engine.flags import parse
 
-ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
 PAGES += [*sorted(ROOT.glob("results/*.md")), ROOT / "benchmarks/README.md"]
 MAINS = {

@@ -18,6 +18,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from conftest import ROOT
 from forks import Fork
 from small_files import write_cifar10
 
@@ -30,7 +31,6 @@ from engine.sweep.warm import WarmServer
 from plots.runs import read_runs
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).resolve().parent.parent
 # About ten seconds of steps: long enough to be met in the middle.
 LONG = ["--epochs", "100", "--budget", "0.5", "--checkpoint-every", "5steps"]
 SHORT = ["--epochs", "4", "--budget", "0.5", "--checkpoint-every", "5steps"]

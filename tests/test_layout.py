@@ -8,8 +8,8 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 #: What a folder may import beside itself. `errors` is one file that imports nothing.
 MAY_IMPORT = {
     "budgetbench": set(),

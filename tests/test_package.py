@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
 
 import budgetbench
 
-ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
 #: Modules for another framework each, which the others do not import, and what they need.
 ADAPTERS = {

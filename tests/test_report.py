@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Completed
+from conftest import ROOT, Completed
 
 from plots.__main__ import main as plots_main
 from plots.report import WATCH_SECONDS, page, reached, state_of
 from plots.study import read_study
 from plots.tables import EMPTY
 
-ROOT = Path(__file__).resolve().parent.parent
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
 LARGEST = 6_000_000  # bytes
 

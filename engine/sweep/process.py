@@ -10,9 +10,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..source import ROOT
 from . import child
 
-ROOT = Path(__file__).resolve().parents[2]
 TRAIN = ROOT / "train.py"
 LOG = "log.txt"  # in the run's folder: what train.py printed
 HEADER = "--- "  # begins the line of the log that says what is started

@@ -13,9 +13,7 @@ import ray
 
 from errors import UsageError
 
-from ..source import commit
-
-ROOT = Path(__file__).resolve().parents[2]
+from ..source import ROOT, commit
 
 
 def connect(address: str) -> None:

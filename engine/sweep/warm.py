@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 from errors import Failed, RunError
 
-from ..source import commit
-from .process import HEADER, ROOT, end_in_words
+from ..source import ROOT, commit
+from .process import HEADER, end_in_words
 
 #: What the server's process does; the folder of the user may hold modules of our names.
 PROGRAM = """
