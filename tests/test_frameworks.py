@@ -6,12 +6,17 @@ Each trains on, saves in the middle of an epoch, and goes on in a new trainer wi
 from __future__ import annotations
 
 import copy
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from conftest import ROOT
 from test_samplers import assert_same_state
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -25,6 +30,9 @@ N, BATCH, EPOCHS = 48, 6, 3
 STOP = 11  # steps, of 8 an epoch
 HARD, AHEAD = 7, 8  # a point; batches that are drawn ahead, at most
 BY_SIXES = {"remove_unused_columns": False, "per_device_train_batch_size": 6}
+#: Trains to the end in one go, or from the checkpoint in the folder if it is there; returns the
+#: batches that were trained on.
+Training = Callable[[BatchSampler, Path], list[list[int]]]
 workers = pytest.mark.parametrize("num_workers", [0, 2])
 kinds = pytest.mark.parametrize("kind", ["dro", "p-SGD"])
 
@@ -45,10 +53,14 @@ class Points(Dataset):
 
 
 def make_sampler(seed: int = 1, kind: str = "dro") -> BatchSampler:
-    rng = torch.Generator().manual_seed(seed)
+    world: Any = {
+        "num_replicas": int(os.environ.get("WORLD_SIZE", 1)),
+        "rank": int(os.environ.get("RANK", 0)),
+        "generator": torch.Generator().manual_seed(seed),
+    }
     if kind == "p-SGD":
-        return PSGDSampler(N, BATCH, generator=rng)
-    return HardnessWeightedSampler(N, BATCH, beta=3.0, initial_loss=1.0, generator=rng)
+        return PSGDSampler(N, BATCH, **world)
+    return HardnessWeightedSampler(N, BATCH, beta=3.0, initial_loss=1.0, **world)
 
 
 def make_model() -> nn.Module:
@@ -72,31 +84,29 @@ def watched(sampler: BatchSampler) -> list[list[int]]:
     return seen
 
 
-def assert_learnt(sampler: BatchSampler, seen: list[list[int]]) -> None:
-    """Once its loss was seen, HARD is in every batch that was drawn from then on.
-
-    A PSGDSampler, of whose epochs each image is in one batch, gives it the highest weight.
-    """
+def assert_learnt(sampler: BatchSampler) -> None:
+    """HARD is known to be the hardest."""
     if isinstance(sampler, PSGDSampler):
         assert int(sampler.weights().argmax()) == HARD
-        return
-    assert int(sampler.hardest(1)) == HARD
+    else:
+        assert int(sampler.hardest(1)) == HARD
+
+
+def assert_drawn(seen: list[list[int]]) -> None:
+    """Once its loss was seen, HARD is in every batch that was drawn from then on."""
     first = next(number for number, batch in enumerate(seen) if HARD in batch)
     assert all(HARD in batch for batch in seen[first + AHEAD :])
     assert sum(HARD not in batch for batch in seen) > 0
 
 
 def assert_goes_on(
-    make: Callable[[BatchSampler, Path], list],
+    make: Training,
     tmp_path: Path,
     kind: str = "dro",
     stop: int = STOP,
     epoch: int | None = None,
-) -> None:
-    """`make` trains to the end in one go, or from the checkpoint at `stop` if it is there.
-
-    It returns the batches that were trained on.
-    """
+) -> list[list[int]]:
+    """Train to the end in one go, and from the checkpoint at `stop`; returns the batches."""
     sampler, fresh = make_sampler(1, kind), make_sampler(2, kind)
     seen = make(sampler, tmp_path)
     assert len(seen) == EPOCHS * (epoch or len(sampler))
@@ -104,17 +114,16 @@ def assert_goes_on(
     assert again == seen[stop:]
     state, same = copy.deepcopy(fresh.state_dict()), copy.deepcopy(sampler.state_dict())
     assert_same_state(state, same)
-    assert_learnt(sampler, seen)
+    assert_learnt(sampler)
+    if kind == "dro" and sampler.num_replicas == 1:
+        assert_drawn(seen)
+    return seen
 
 
 # --- Lightning ---
 
 
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("limit", [None, 5], ids=["whole epochs", "short epochs"])
-@workers
-def test_lightning(num_workers: int, limit: int | None, tmp_path: Path) -> None:
-    """In the middle of an epoch, and at the end of one that is cut short."""
+def lightning_training(num_workers: int, limit: int | None = None) -> Training:
     lightning = pytest.importorskip("lightning.pytorch")
     from budgetbench.lightning import SamplerCallback
 
@@ -130,16 +139,18 @@ def test_lightning(num_workers: int, limit: int | None, tmp_path: Path) -> None:
         def configure_optimizers(self):
             return torch.optim.SGD(self.parameters(), lr=0.1)
 
-    def make(sampler: BatchSampler, folder: Path) -> list:
-        seen = watched(sampler)
+    def make(sampler: BatchSampler, folder: Path) -> list[list[int]]:
+        seen, stop = watched(sampler), limit or STOP
         saving = lightning.callbacks.ModelCheckpoint(
             folder, "at-{step}", every_n_train_steps=stop, save_top_k=-1
         )
         trainer = lightning.Trainer(
             max_epochs=EPOCHS,
             accelerator="cpu",
+            devices=sampler.num_replicas,
             callbacks=[SamplerCallback(sampler), saving],
             limit_train_batches=limit,
+            use_distributed_sampler=False,
             logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -149,8 +160,16 @@ def test_lightning(num_workers: int, limit: int | None, tmp_path: Path) -> None:
         trainer.fit(Model(), loader, ckpt_path=str(file) if file.exists() else None)
         return seen
 
-    stop = limit or STOP
-    assert_goes_on(make, tmp_path, stop=stop, epoch=limit)
+    return make
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("limit", [None, 5], ids=["whole epochs", "short epochs"])
+@workers
+def test_lightning(num_workers: int, limit: int | None, tmp_path: Path) -> None:
+    """In the middle of an epoch, and at the end of one that is cut short."""
+    make = lightning_training(num_workers, limit)
+    assert_goes_on(make, tmp_path, stop=limit or STOP, epoch=limit)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -180,17 +199,14 @@ class Classifier(nn.Module):
         return {"logits": self.model(points)}
 
 
-@pytest.mark.filterwarnings("ignore")
-@workers
-@kinds
-def test_transformers(num_workers: int, kind: str, tmp_path: Path) -> None:
+def transformers_training(num_workers: int) -> Training:
     transformers = pytest.importorskip("transformers")
     from budgetbench.transformers import SamplerMixin
 
     class Trainer(SamplerMixin, transformers.Trainer):
         pass
 
-    def make(sampler: BatchSampler, folder: Path) -> list:
+    def make(sampler: BatchSampler, folder: Path) -> list[list[int]]:
         seen = watched(sampler)
         arguments = transformers.TrainingArguments(
             str(folder),
@@ -209,7 +225,14 @@ def test_transformers(num_workers: int, kind: str, tmp_path: Path) -> None:
         trainer.train(resume_from_checkpoint=str(file) if file.exists() else None)
         return seen
 
-    assert_goes_on(make, tmp_path, kind)
+    return make
+
+
+@pytest.mark.filterwarnings("ignore")
+@workers
+@kinds
+def test_transformers(num_workers: int, kind: str, tmp_path: Path) -> None:
+    assert_goes_on(transformers_training(num_workers), tmp_path, kind)
 
 
 def test_transformers_that_would_remove_the_index_is_told(tmp_path: Path) -> None:
@@ -314,18 +337,19 @@ def test_the_loss_of_a_language_model_is_its_own(tmp_path: Path) -> None:
 # --- accelerate ---
 
 
-@workers
-def test_accelerate(num_workers: int, tmp_path: Path) -> None:
+def accelerate_training(num_workers: int) -> Training:
     """The sampler registers itself: there is nothing to adapt."""
     accelerate = pytest.importorskip("accelerate")
 
-    def make(sampler: BatchSampler, folder: Path) -> list:
+    def make(sampler: BatchSampler, folder: Path) -> list[list[int]]:
         accelerate.state.AcceleratorState._reset_state(True)
         accelerator = accelerate.Accelerator(cpu=True)
         model = make_model()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         loader = DataLoader(Points(), batch_sampler=sampler, num_workers=num_workers)
-        model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+        model, optimizer = accelerator.prepare(model, optimizer)
+        if sampler.num_replicas == 1:  # with several processes it would split batches once more
+            loader = accelerator.prepare(loader)
         accelerator.register_for_checkpointing(sampler)
         seen, file = watched(sampler), folder / "state"
         done = 0
@@ -344,7 +368,30 @@ def test_accelerate(num_workers: int, tmp_path: Path) -> None:
                     accelerator.save_state(str(file))
         return seen
 
-    assert_goes_on(make, tmp_path)
+    return make
+
+
+@workers
+def test_accelerate(num_workers: int, tmp_path: Path) -> None:
+    assert_goes_on(accelerate_training(num_workers), tmp_path)
+
+
+# --- Several processes ---
+
+
+@pytest.mark.parametrize("framework", ["lightning", "transformers", "accelerate"])
+def test_two_processes(framework: str, tmp_path: Path) -> None:
+    """Both go on with the same draws, and train on disjoint parts of what one sampler drew."""
+    pytest.importorskip(framework)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*launch, "tests/framework_ranks.py", framework, str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run(command, cwd=ROOT, check=True, timeout=300, env=environment)
+    ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    seen = [first + second for first, second in zip(*ranks, strict=True)]
+    assert len(seen) == EPOCHS * N // (2 * BATCH)
+    assert all(len(set(batch)) == 2 * BATCH for batch in seen)
+    assert_drawn(seen)
 
 
 # --- PyTorch alone ---
