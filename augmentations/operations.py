@@ -28,7 +28,8 @@ class Operation(NamedTuple):
 @cache
 def operations() -> dict[str, Operation]:
     """Return all operations by name, in torchvision's order."""
-    # Imported here because it takes over a second, which other augmentations need not pay.
+    # Imported here because it takes over a second, which other augmentations need not pay; those
+    # that need it call this as they are made, so that it is no part of the training.
     from torchvision.transforms.v2 import functional as F
 
     return {

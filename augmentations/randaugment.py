@@ -50,6 +50,7 @@ class RandAugment(Augmentation):
         ] = 4,
     ):
         self.count, self.magnitude = randaugment_n, randaugment_m
+        operations()
 
     def transform(self, images: Tensor, rng: np.random.Generator) -> Tensor:
         shape = (self.count, len(images))

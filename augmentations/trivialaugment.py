@@ -25,6 +25,9 @@ class TrivialAugment(Augmentation):
 
     ahead = 16  # batches that share the cost of each operation
 
+    def __init__(self):
+        operations()
+
     def transform(self, images: Tensor, rng: np.random.Generator) -> Tensor:
         numbers = rng.integers(len(operations()), size=len(images))
         levels = rng.integers(BINS, size=len(images))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -34,7 +35,7 @@ from methods.scores.file import HOW
 
 from . import own
 from .budget import TRAINING_COST, Budget, check_steps, linear_rate, step_rate
-from .config import RunConfig
+from .config import RESNETS, RunConfig
 from .distributed import ALONE, World
 from .evaluation import Evaluator
 from .images import memory
@@ -266,6 +267,14 @@ def own_dataset(name: str, load: Callable[[], Dataset]) -> Dataset:
 def source_of(settings: RunConfig) -> tuple[object, ...]:
     """Return what decides what `load_source` returns."""
     return tuple(getattr(settings, name) for name in SOURCE)
+
+
+def import_parts(settings: RunConfig) -> None:
+    """Import what a run would import late, but a user's own parts, which may do anything."""
+    if settings.augmentation in AUGMENTATIONS:
+        AUGMENTATIONS[settings.augmentation](**settings.augmentation_options)
+    if settings.model not in RESNETS and not own.is_own(settings.model):
+        importlib.import_module("timm")
 
 
 def keep_dataset(settings: RunConfig) -> None:

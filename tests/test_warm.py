@@ -28,6 +28,12 @@ from methods import METHODS
 REUSING = warm.PROGRAM.replace(
     "main(int", "import engine.sweep.worker as w; w.makes_more_than_one = lambda _: True; main(int"
 )
+#: The same, but that a run only says which packages its fork has from the start.
+TELLING = warm.PROGRAM.replace(
+    "main(int",
+    "import engine.sweep.worker as w; w.make = lambda order: order.log.write_text("
+    "' '.join({'timm', 'torchvision'} & {*sys.modules})) and 0; main(int",
+)
 SMALL = (
     "--model",
     "resnet10-w8",
@@ -201,9 +207,24 @@ def test_what_is_wrong_with_a_run_is_said_before_any_is_made(sweep: Sweep) -> No
 def test_the_process_that_is_forked_has_one_thread(sweep: Sweep) -> None:
     """A fork of several threads may find locks that nobody opens."""
     sweep.server.check([vars(parse([*SMALL, "--seed", str(seed)])[0]) for seed in (1, 2)])
-    assert sweep.make("run", *SMALL) == 0
+    words = ("--augmentation", "randaugment", "--model", "resnet10t")
+    assert sweep.make("run", *SMALL, *words) == 0
     assert sweep.server.process is not None
     status = Path(f"/proc/{sweep.server.process.pid}/status")
     if not status.exists():
         pytest.skip("no /proc here to count threads by")
     assert "Threads:\t1\n" in status.read_text()
+
+
+def test_forks_have_from_the_start_what_takes_long_to_import(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once in a sweep, where a run needs it, and not in the training's seconds."""
+    monkeypatch.setattr(warm, "PROGRAM", TELLING)
+    for name, words, packages in (
+        ("neither", (), set()),
+        ("operations", ("--augmentation", "trivialaugment"), {"torchvision"}),
+        ("network", ("--model", "resnet10t"), {"timm", "torchvision"}),
+    ):
+        assert sweep.make(name, *SMALL, *words) == 0
+        assert set(log_of(name).read_text().split()) == packages

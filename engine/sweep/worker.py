@@ -24,7 +24,7 @@ import torch
 from errors import Failed, RunError, UsageError, speaking_flags
 
 from .. import driver  # noqa: F401 - so that runs need not import it
-from ..build import keep_dataset
+from ..build import import_parts, keep_dataset
 from ..config import RunConfig
 from ..flags import main as train
 from ..machine import find_device
@@ -76,8 +76,10 @@ class Server:
             self.sweep.send(Checked(check(message)))
 
     def start(self, order: Order) -> None:
-        with suppress(Exception):  # which the run itself comes to, and reports
-            keep_dataset(RunConfig(**order.settings))
+        settings = RunConfig(**order.settings)
+        for prepare in (import_parts, keep_dataset):
+            with suppress(Exception):  # which the run itself comes to, and reports
+                prepare(settings)
         reusable = makes_more_than_one(order.settings)
         waiting = [child for child in self.children if child.number is None]
         if reusable and waiting:
