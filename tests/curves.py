@@ -1,7 +1,7 @@
 """Curves of every method and every augmentation, as digests: what refactoring must not change.
 
-python -m tests.curves > FILE, in the environment of `PORTABLE`, makes them anew for curves.json, which
-is right only where results were meant to change; with --recorded, of the pairs in curves.json alone.
+python -m tests.curves > FILE, in the environment of `PORTABLE`, makes them anew for curves.json,
+which is right only where results were meant to change; with --recorded, of the pairs there alone.
 """
 
 from __future__ import annotations
