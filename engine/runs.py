@@ -9,6 +9,7 @@ import csv
 import io
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +24,7 @@ from .values import quoted
 NAMES = ("class", "group")  # columns that are no numbers
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 NEEDED = [
@@ -119,10 +121,10 @@ class StoredRun:
             content = self.read(file)
             with warnings.catch_warnings():
                 warnings.simplefilter("error", pd.errors.ParserWarning)  # rows of other lengths
-                header = pd.read_csv(io.BytesIO(content), header=None, nrows=1).iloc[0]
-                twice = header[header.duplicated()]
-                if len(twice):
-                    raise ValueError(f"column {quoted(twice.iloc[0])} twice")
+                header = header_of(content)
+                twice = [name for name, count in Counter(header).items() if count > 1]
+                if twice:
+                    raise ValueError(f"column {quoted(twice[0])} twice")
                 names = [name for name in header if name in NAMES]
                 return pd.read_csv(
                     io.BytesIO(content),
@@ -222,37 +224,54 @@ def packed_runs(pack: Pack) -> Iterator[PackedRun]:
 
 
 def check_curve(curve: pd.DataFrame, path: str, epochs: int, gaps: bool) -> pd.DataFrame:
-    """Return a curve with numbers wherever figures need them, up to the last of `epochs`.
+    """Return the curve with numbers wherever figures need them, up to the last of `epochs`.
 
     Every epoch has a row; with `gaps` some may not. BadRun names the `path`.
     """
-    import pandas as pd
+    import numpy as np
 
     missing = [name for name in NEEDED if name not in curve]
     if missing:
         raise BadRun(f"{path}: no column {', '.join(missing)}")
-    curve = curve.reindex(columns=[*curve, *(set(CLASS_COLUMNS) - set(curve))])
     for name in [*NEEDED, *CLASS_COLUMNS]:
-        values = curve[name].astype(object) if curve[name].dtype == bool else curve[name]
-        numbers = pd.to_numeric(
-            values.mask(values.map(lambda value: isinstance(value, bool))), errors="coerce"
-        )
-        good = numbers.between(0, 100 if "accuracy" in name else sys.float_info.max)
+        if name not in curve:
+            curve[name] = np.nan
+        numbers = numbers_of(curve[name])
+        good = (numbers >= 0) & (numbers <= (100 if "accuracy" in name else sys.float_info.max))
         # Empty where --eval-every left an epoch out, which is never the last.
         if name == "test_accuracy":
-            good |= values.isna() & (curve.index < len(curve) - 1)
+            good[:-1] |= curve[name].isna().to_numpy()[:-1]
         elif name in CLASS_COLUMNS:
-            good |= values.isna()
+            good |= curve[name].isna().to_numpy()
         if not good.all():
             row = int(good.argmin())
-            raise BadRun(f"{path}: {quoted(str(values[row]))} for {name} in line {row + 2}")
+            raise BadRun(f"{path}: {quoted(str(curve[name][row]))} for {name} in line {row + 2}")
         curve[name] = numbers
     for name in GROWING:
-        shrinks = curve[name].diff() < 0
+        shrinks = np.diff(curve[name]) < 0
         if shrinks.any():
-            raise BadRun(f"{path}: {name} shrinks in line {int(shrinks.argmax()) + 2}")
+            raise BadRun(f"{path}: {name} shrinks in line {int(shrinks.argmax()) + 3}")
     found = list(curve["epoch"])
     fits = sorted({*found}) == found if gaps else found == list(range(1, epochs + 1))
     if not fits or found[-1:] != [epochs]:
         raise BadRun(f"{path}: {len(curve)} rows, not one for each of {epochs} epochs")
     return curve
+
+
+def numbers_of(column: pd.Series) -> np.ndarray:
+    """Return a column's numbers, NaN for what is none, such as a bool."""
+    import pandas as pd
+
+    if column.dtype.kind in "iuf":
+        return column.to_numpy()
+    values = column.astype(object)
+    numbers = values.mask(values.map(lambda value: isinstance(value, bool)))
+    return pd.to_numeric(numbers, errors="coerce").to_numpy()
+
+
+def header_of(content: bytes) -> list[str]:
+    """Return the names of a CSV's columns; a ValueError for what is no CSV."""
+    try:
+        return next(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")), [])
+    except csv.Error as error:
+        raise ValueError(str(error)) from None

@@ -34,6 +34,7 @@ DESCRIPTION = (
     "accuracy against budget and cost, paired differences, the time to reach the accuracy of full "
     "training, classes and groups, what is missing, and the command of every run."
 )
+CURVE = ["run", "epoch", "step", "images_processed", "seconds", "test_accuracy"]  # what is drawn
 POINTS = 60  # of a curve, at most: what a line on a screen shows
 TARGETS = (0.9, 0.95, 0.99)  # of full training's accuracy
 WATCH_SECONDS = 10.0
@@ -73,6 +74,7 @@ def setup(name: str, part: Study, results: Path) -> dict[str, Any]:
     """All that the page shows of one setup."""
     full = full_training(part)["test_accuracy"].mean()
     pairs = paired_differences(part.runs)
+    curves = part.curves[CURVE]
     return {
         "name": name,
         "title": part.title,
@@ -86,7 +88,7 @@ def setup(name: str, part: Study, results: Path) -> dict[str, Any]:
             {"label": label, "colour": to_hex(line_style(method, variant)["color"])}
             for label, method, variant in part.methods
         ],
-        "cells": [cell(key, runs, part.curves, pairs, full, results) for key, runs in cells(part)],
+        "cells": [cell(key, runs, curves, pairs, full, results) for key, runs in cells(part)],
         "missing": [f"{m}, {a}, {100 * b:g}%" for m, a, b in grid_of(part)[1]],
     }
 
@@ -136,8 +138,7 @@ def cell(
 def curve(rows: pd.DataFrame) -> dict[str, list]:
     """The mean curve over seeds, of at most `POINTS` evaluated epochs."""
     rows = rows.dropna(subset="test_accuracy")
-    columns = ["step", "images_processed", "seconds", "test_accuracy"]
-    means = rows.groupby("epoch")[columns].mean()
+    means = rows.drop(columns="run").groupby("epoch").mean()
     kept = means.iloc[:: max(1, math.ceil(len(means) / POINTS))]
     if len(means) and kept.index[-1] != means.index[-1]:
         kept = pd.concat([kept, means.iloc[[-1]]])
