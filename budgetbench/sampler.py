@@ -326,14 +326,7 @@ class Pass(Iterator[list[int]]):
 
     def state_dict(self) -> dict:
         self.recording = True
-        return {
-            "position": self.position,
-            "taken": self.taken,
-            "draws": len(self.drawn),  # made when the sampler's generator was saved
-            "drawn": self.drawn,
-            "length": len(self.sampler),
-            "draw_size": self.sampler.draw_size,
-        }
+        return self.state(self.position, self.taken, self.drawn)
 
     def not_trained_on(self) -> dict | None:
         """A state of what is drawn and waits for its `update`.
@@ -344,11 +337,13 @@ class Pass(Iterator[list[int]]):
         rows = [*self.given, *self.rows][len(self.given) - ahead :]
         if self.recording or (not rows and self.position in (0, len(self.sampler))):
             return None
-        drawn = [torch.stack(rows)] if rows else []
+        return self.state(self.position - ahead, 0, [torch.stack(rows)] if rows else [])
+
+    def state(self, position: int, taken: int, drawn: list[Tensor]) -> dict:
         return {
-            "position": self.position - ahead,
-            "taken": 0,
-            "draws": len(drawn),
+            "position": position,
+            "taken": taken,
+            "draws": len(drawn),  # made when the sampler's generator was saved
             "drawn": drawn,
             "length": len(self.sampler),
             "draw_size": self.sampler.draw_size,
