@@ -134,7 +134,7 @@ def markdown(summary: pd.DataFrame) -> str:
             cells.append("" if pd.isna(p) else f"{p:.2g}")
             rows.append([*cells, "" if pd.isna(by_fold) else by_fold])
         texts.append(
-            f"Cases {study}, {image} images, Dice in percent, mean over labels. Intervals "
+            f"Training cases {study}; {image} images. Dice in percent, mean over labels. Intervals "
             "(bootstrap) and p (Wilcoxon) are over cases; how far one training of a fold is from "
             "another is not in them, the last column gives an idea of it.\n\n"
         )
@@ -185,7 +185,7 @@ def plot(table: pd.DataFrame) -> Figure:
         for name in wide:
             dice = np.sort(wide[name].dropna())
             left.plot(np.linspace(0, 100, len(dice)), dice, color=colours[name], label=name)
-        left.set_title(f"cases {study}, {image} images")
+        left.set_title(f"training cases {study}; {image} images")
         left.set_xlabel("cases, worst first (%)")
         left.set_ylabel("Dice (%)")
         left.legend(fontsize=6, loc="lower right")
@@ -195,8 +195,8 @@ def plot(table: pd.DataFrame) -> Figure:
             boxes = right.boxplot(changes, tick_labels=names, whis=(5, 95), sym=".", widths=0.5)
             for line, name in zip(boxes["medians"], names):
                 line.set_color(colours[name])
-        right.set_title(f"change of each case (n = {len(wide)})")
-        right.set_ylabel(f"Dice minus that of {REFERENCE} (points)")
+        right.set_title(f"each case against {REFERENCE} (n = {len(wide)})")
+        right.set_ylabel("change of Dice (points)")
         right.tick_params(axis="x", labelrotation=15)
     add_title(
         figure,
