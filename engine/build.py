@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -270,11 +271,15 @@ def source_of(settings: RunConfig) -> tuple[object, ...]:
 
 
 def import_parts(settings: RunConfig) -> None:
-    """Import what a run would import late, but a user's own parts, which may do anything."""
-    if settings.augmentation in AUGMENTATIONS:
-        AUGMENTATIONS[settings.augmentation](**settings.augmentation_options)
-    if settings.model not in RESNETS and not own.is_own(settings.model):
-        importlib.import_module("timm")
+    """Import what a run would import late, but a user's own parts, which may do anything.
+
+    What fails here, the run comes to by itself, and reports.
+    """
+    with suppress(Exception):
+        if settings.augmentation in AUGMENTATIONS:
+            AUGMENTATIONS[settings.augmentation](**settings.augmentation_options)
+        if settings.model not in RESNETS and not own.is_own(settings.model):
+            importlib.import_module("timm")
 
 
 def keep_dataset(settings: RunConfig) -> None:

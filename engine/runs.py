@@ -272,6 +272,7 @@ def numbers_of(column: pd.Series) -> np.ndarray:
 def header_of(content: bytes) -> list[str]:
     """Return the names of a CSV's columns; a ValueError for what is no CSV."""
     try:
-        return next(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline="")), [])
+        reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+        return next((row for row in reader if row), [])
     except csv.Error as error:
         raise ValueError(str(error)) from None

@@ -195,7 +195,9 @@ def plot(table: pd.DataFrame) -> Figure:
             boxes = right.boxplot(changes, tick_labels=names, whis=(5, 95), sym=".", widths=0.5)
             for line, name in zip(boxes["medians"], names):
                 line.set_color(colours[name])
-        right.set_title(f"each case against {REFERENCE} (n = {len(wide)})")
+        counts = sorted({len(change) for change in changes}) or [len(wide)]
+        n = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+        right.set_title(f"each case against {REFERENCE} (n = {n})")
         right.set_ylabel("change of Dice (points)")
         right.tick_params(axis="x", labelrotation=15)
     add_title(

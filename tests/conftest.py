@@ -22,6 +22,7 @@ from engine.scores import main as make_scores
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 NOBODY_LISTENS = "http://127.0.0.1:9"
 Completed = subprocess.CompletedProcess
 

@@ -1,7 +1,7 @@
-"""Curves of every method and every augmentation, as digests: what refactoring must not change.
+"""Curves of every method with every augmentation, as digests: what refactoring must not change.
 
-python -m tests.curves > FILE, in the environment of `PORTABLE`, makes them anew for curves.json,
-which is right only where results were meant to change; with --recorded, of the pairs there alone.
+python -m tests.curves > tests/curves.json, in the environment of `PORTABLE`, makes them anew, which
+is right only where results were meant to change.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import io
 import json
 import sys
 import tempfile
-from itertools import cycle
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -49,17 +49,6 @@ OPTIONS = {
     "infobatch": ["--infobatch-delta", "1"],
     "grad-norm": ["--gradnorm-tau", "0.01"],
 }
-
-
-def chosen() -> list[tuple[str, str]]:
-    """Each method with `standard` and, in turn, two of the other augmentations."""
-    others = cycle(name for name in AUGMENTATIONS if name != "standard")
-    return [(name, each) for name in METHODS for each in ("standard", next(others), next(others))]
-
-
-def recorded() -> list[tuple[str, ...]]:
-    curves = json.loads(Path(__file__).with_name("curves.json").read_text())["curves"]
-    return [tuple(name.split()) for name in curves]
 
 
 def digest_of(folder: Path) -> str:
@@ -113,14 +102,13 @@ def probe() -> str:
 
 
 def main() -> None:
-    pairs = recorded() if "--recorded" in sys.argv else chosen()
     kernels = {"torch": torch.__version__.partition("+")[0], "probe": probe()}
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         make("recorded", "--record", "el2n", "--seed", "3")
         held_out = make("held-out", "--validation", "1000", "--seed", "3")
         with contextlib.redirect_stdout(io.StringIO()):
             make_scores([str(held_out), "--score", "irreducible-loss", "--out", "losses.npz"])
-        names = {pair: "_".join(pair) for pair in pairs}
+        names = {pair: "_".join(pair) for pair in product(METHODS, AUGMENTATIONS)}
         make_all(
             [
                 (

@@ -17,7 +17,8 @@ if __name__ == "__main__":
     make = getattr(test_frameworks, f"{framework}_training")(num_workers=2)
 
     def make_together(sampler, folder):
-        dist.is_initialized() and dist.barrier()  # as the checkpoint is written by one of them
+        if dist.is_initialized():
+            dist.barrier()  # as the checkpoint is written by one of them
         return make(sampler, folder)
 
     seen = test_frameworks.assert_goes_on(make_together, folder)

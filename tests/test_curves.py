@@ -1,4 +1,4 @@
-"""Results stay what they were: curves of every method and every augmentation."""
+"""Results stay what they were: the curve of every method with every augmentation."""
 
 import json
 import os
@@ -23,10 +23,10 @@ def test_curves_are_those_recorded():
     """On the CPU, in float32, in all columns but the seconds.
 
     A run is only comparable where PyTorch rounds as it did when the curves were recorded, which a
-    network of PyTorch's own tells.
+    network of PyTorch's own tells. What is newer than the record has no part in this.
     """
     output = subprocess.run(
-        [sys.executable, "-m", "tests.curves", "--recorded"],
+        [sys.executable, "-m", "tests.curves"],
         cwd=ROOT,
         env=os.environ | PORTABLE,
         capture_output=True,
@@ -36,4 +36,5 @@ def test_curves_are_those_recorded():
     made = json.loads(output)
     if made["kernels"] != RECORDED["kernels"]:
         pytest.skip(f"PyTorch here rounds otherwise: {made['kernels']}, not {RECORDED['kernels']}")
-    assert made["curves"] == RECORDED["curves"]
+    recorded = RECORDED["curves"]
+    assert {name: made["curves"].get(name) for name in recorded} == recorded

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, TORCHRUN
 from ranks import CASES, RESUMED, journal
 from test_durability import has_checkpoint, wait_until
 
@@ -24,7 +24,6 @@ from engine.status import read_status
 from errors import Failed, UsageError
 
 pytestmark = pytest.mark.slow
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 PLAIN = ["--device", "cpu", "--num-threads", "1"]
 
 

@@ -9,14 +9,13 @@ import copy
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, TORCHRUN
 from test_samplers import assert_same_state
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -150,7 +149,7 @@ def lightning_training(num_workers: int, limit: int | None = None) -> Training:
             devices=sampler.num_replicas,
             callbacks=[SamplerCallback(sampler), saving],
             limit_train_batches=limit,
-            use_distributed_sampler=False,
+            use_distributed_sampler=sampler.num_replicas == 1,  # as it is by default
             logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -383,8 +382,13 @@ def test_accelerate(num_workers: int, tmp_path: Path) -> None:
 def test_two_processes(framework: str, tmp_path: Path) -> None:
     """Both go on with the same draws, and train on disjoint parts of what one sampler drew."""
     pytest.importorskip(framework)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    command = [*launch, "tests/framework_ranks.py", framework, str(tmp_path)]
+    command = [
+        *TORCHRUN,
+        "--nproc-per-node=2",
+        "tests/framework_ranks.py",
+        framework,
+        str(tmp_path),
+    ]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run(command, cwd=ROOT, check=True, timeout=300, env=environment)
     ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]

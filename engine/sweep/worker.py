@@ -77,9 +77,9 @@ class Server:
 
     def start(self, order: Order) -> None:
         settings = RunConfig(**order.settings)
-        for prepare in (import_parts, keep_dataset):
-            with suppress(Exception):  # which the run itself comes to, and reports
-                prepare(settings)
+        import_parts(settings)
+        with suppress(Exception):  # which the run itself comes to, and reports
+            keep_dataset(settings)
         reusable = makes_more_than_one(order.settings)
         waiting = [child for child in self.children if child.number is None]
         if reusable and waiting:
@@ -111,8 +111,9 @@ class Server:
 def check(runs: list[Settings]) -> RunError | OSError | None:
     """Return what would keep one of some runs from its start; their data are loaded on the way."""
     try:
-        for settings in runs:
-            keep_dataset(RunConfig(**settings))
+        for config in [RunConfig(**settings) for settings in runs]:
+            import_parts(config)  # for the check too, which is made in a fork
+            keep_dataset(config)
         in_fork(partial(check_runs, runs))
     except (RunError, OSError) as error:
         return error
